@@ -1,0 +1,229 @@
+"""One record an utterance, and the table that holds them."""
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+
+from serein.errors import CorpusError
+
+REQUIRED_COLUMNS = ("id", "path", "talker", "emotion")
+OPTIONAL_COLUMNS = ("session", "text", "seconds", "audio_hash")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One recording of one talker.
+
+    Attributes:
+        id: unique in its corpus.
+        path: the audio file; absolute, or relative to the working directory.
+        talker: who speaks; two utterances of one person carry the same name.
+        emotion: the label, or "" for unlabelled speech.
+        session: the recording session, or "" where the corpus has none.
+        text: which sentence is spoken (an id or the words), or "" where the corpus does not say.
+        seconds: length; None until somebody has measured it.
+        audio_hash: SHA-256 of the decoded samples, in hexadecimal; "" until somebody has measured it.
+        extra: every further column of the table, kept as text.
+    """
+
+    id: str
+    path: Path
+    talker: str
+    emotion: str = ""
+    session: str = ""
+    text: str = ""
+    seconds: float | None = None
+    audio_hash: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A named, ordered set of utterances with unique ids.
+
+    Raises:
+        CorpusError: an id stands twice, or an id or a talker is empty.
+
+    Example:
+        >>> corpus = Corpus("two", (Utterance("a", Path("a.wav"), talker="F1", emotion="sad"),
+        ...                         Utterance("b", Path("b.wav"), talker="M1", emotion="happy")))
+        >>> corpus.talkers, corpus.labels
+        (('F1', 'M1'), ('happy', 'sad'))
+        >>> len(corpus.select(lambda utterance: utterance.talker == "F1"))
+        1
+    """
+
+    name: str
+    utterances: tuple[Utterance, ...]
+
+    def __post_init__(self) -> None:
+        seen: set[str] = set()
+        for utterance in self.utterances:
+            if not utterance.id or not utterance.talker:
+                raise CorpusError(f"corpus {self.name}: an utterance has no {'talker' if utterance.id else 'id'}: {utterance}")
+            if utterance.id in seen:
+                raise CorpusError(f"corpus {self.name}: id {utterance.id!r} stands twice; ids must be unique")
+            seen.add(utterance.id)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return iter(self.utterances)
+
+    @property
+    def talkers(self) -> tuple[str, ...]:
+        """All talkers, sorted."""
+        return tuple(sorted({utterance.talker for utterance in self.utterances}))
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All emotions that occur, sorted; unlabelled utterances do not count."""
+        return tuple(sorted({utterance.emotion for utterance in self.utterances} - {""}))
+
+    def by_id(self) -> dict[str, Utterance]:
+        """Utterances by their ids."""
+        return {utterance.id: utterance for utterance in self.utterances}
+
+    def select(self, keep: Callable[[Utterance], bool]) -> Self:
+        """The utterances for which ``keep`` is true, in the same order."""
+        return replace(self, utterances=tuple(filter(keep, self.utterances)))
+
+    def relabel(self, label_map: Mapping[str, str]) -> Self:
+        """Rename emotions; an utterance whose emotion the map does not name is left out.
+
+        Example:
+            >>> corpus = Corpus("c", (Utterance("a", Path("a.wav"), "F1", "exc"), Utterance("b", Path("b.wav"), "F1", "fru")))
+            >>> [(u.id, u.emotion) for u in corpus.relabel({"exc": "happy", "hap": "happy"})]
+            [('a', 'happy')]
+        """
+        kept = (u for u in self.utterances if u.emotion in label_map)
+        return replace(self, utterances=tuple(replace(u, emotion=label_map[u.emotion]) for u in kept))
+
+    @classmethod
+    def from_csv(cls, table: str | Path) -> Self:
+        """Read a table: a header, then one row an utterance.
+
+        Columns: ``id``, ``path`` (relative to the table's folder, or absolute), ``talker``, ``emotion`` (may be
+        empty), and, if you have them, ``session``, ``text``, ``seconds``, ``audio_hash``. Further columns are kept.
+
+        Raises:
+            CorpusError: naming every fault of the table with its row (row 1 is the header).
+        """
+        table = Path(table)
+        try:
+            with table.open(newline="", encoding="utf-8-sig") as file:
+                rows = list(csv.reader(file, strict=True))
+        except OSError as error:
+            raise CorpusError(f"{table}: cannot be read ({error.strerror}); `serein corpus` makes such a table") from error
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise CorpusError(f"{table}: is not a CSV table in UTF-8 ({error})") from error
+        if not rows:
+            raise CorpusError(f"{table}: is empty; the first row must name the columns {', '.join(REQUIRED_COLUMNS)}")
+        header = [name.strip() for name in rows[0]]
+        missing = [name for name in REQUIRED_COLUMNS if name not in header]
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if missing or twice:
+            faults = [f"no column {name!r}" for name in missing] + [f"column {name!r} stands twice" for name in twice]
+            raise CorpusError(f"{table}, row 1: {'; '.join(faults)}; the header is {header}")
+
+        utterances: list[Utterance] = []
+        faults = []
+        first_row: dict[str, int] = {}
+        for number, row in enumerate(rows[1:], start=2):
+            if not row:
+                continue
+            if len(row) != len(header):
+                faults.append(f"row {number}: {len(row)} cells where the header has {len(header)}")
+                continue
+            cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
+            found = _row_faults(cells)
+            if cells["id"] in first_row:
+                found.append(f"id {cells['id']!r} stands already in row {first_row[cells['id']]}")
+            first_row.setdefault(cells["id"], number)
+            faults += [f"row {number}: {fault}" for fault in found]
+            if not found:
+                utterances.append(_utterance(cells, table.parent))
+        if faults:
+            shown = "\n  ".join(faults[:20]) + (f"\n  and {len(faults) - 20} more" if len(faults) > 20 else "")
+            raise CorpusError(f"{table}: {len(faults)} fault(s):\n  {shown}")
+        if not utterances:
+            raise CorpusError(f"{table}: has a header and no utterances")
+        return cls(table.stem, tuple(utterances))
+
+    def to_csv(self, table: str | Path) -> None:
+        """Write the table; paths under the table's folder, or beside it, are written relative to it.
+
+        Columns that hold nothing are left out.
+        """
+        table = Path(table)
+        table.parent.mkdir(parents=True, exist_ok=True)
+        extras = list(dict.fromkeys(name for utterance in self.utterances for name in utterance.extra))
+        filled = [name for name in OPTIONAL_COLUMNS if any(getattr(u, name) not in ("", None) for u in self.utterances)]
+        partial = table.with_name(f".{table.name}.partial")
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow([*REQUIRED_COLUMNS, *filled, *extras])
+            for utterance in self.utterances:
+                writer.writerow(
+                    [
+                        utterance.id,
+                        _relative(utterance.path, table.parent),
+                        utterance.talker,
+                        utterance.emotion,
+                        *(_cell(getattr(utterance, name)) for name in filled),
+                        *(utterance.extra.get(name, "") for name in extras),
+                    ]
+                )
+        partial.replace(table)
+
+
+def merge(name: str, corpora: Iterable[Corpus]) -> Corpus:
+    """Join corpora; ids and talkers get their corpus's name in front, so that none can clash."""
+    return Corpus(
+        name,
+        tuple(
+            replace(u, id=f"{corpus.name}/{u.id}", talker=f"{corpus.name}/{u.talker}")
+            for corpus in corpora
+            for u in corpus
+        ),
+    )
+
+
+def _row_faults(cells: Mapping[str, str]) -> list[str]:
+    faults = [f"{name} is empty" for name in ("id", "path", "talker") if not cells[name]]
+    seconds = cells.get("seconds", "")
+    if seconds:
+        try:
+            if not 0 <= float(seconds) < float("inf"):
+                faults.append(f"seconds is {seconds!r}, not a length")
+        except ValueError:
+            faults.append(f"seconds is {seconds!r}, not a number")
+    return faults
+
+
+def _utterance(cells: dict[str, str], folder: Path) -> Utterance:
+    known = {*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS}
+    seconds = cells.get("seconds", "")
+    return Utterance(
+        id=cells["id"],
+        path=folder / cells["path"],
+        talker=cells["talker"],
+        emotion=cells["emotion"],
+        session=cells.get("session", ""),
+        text=cells.get("text", ""),
+        seconds=float(seconds) if seconds else None,
+        audio_hash=cells.get("audio_hash", ""),
+        extra={name: value for name, value in cells.items() if name not in known},
+    )
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path, folder)).as_posix()
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
