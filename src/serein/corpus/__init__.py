@@ -1,0 +1,1 @@
+"""Who says what, and which talkers train, validate and test."""

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
 
 from serein.errors import CorpusError
 
@@ -63,7 +62,9 @@ class Corpus:
         seen: set[str] = set()
         for utterance in self.utterances:
             if not utterance.id or not utterance.talker:
-                raise CorpusError(f"corpus {self.name}: an utterance has no {'talker' if utterance.id else 'id'}: {utterance}")
+                raise CorpusError(
+                    f"corpus {self.name}: an utterance has no {'talker' if utterance.id else 'id'}: {utterance}"
+                )
             if utterance.id in seen:
                 raise CorpusError(f"corpus {self.name}: id {utterance.id!r} stands twice; ids must be unique")
             seen.add(utterance.id)
@@ -88,23 +89,24 @@ class Corpus:
         """Utterances by their ids."""
         return {utterance.id: utterance for utterance in self.utterances}
 
-    def select(self, keep: Callable[[Utterance], bool]) -> Self:
+    def select(self, keep: Callable[[Utterance], bool]) -> "Corpus":
         """The utterances for which ``keep`` is true, in the same order."""
         return replace(self, utterances=tuple(filter(keep, self.utterances)))
 
-    def relabel(self, label_map: Mapping[str, str]) -> Self:
+    def relabel(self, label_map: Mapping[str, str]) -> "Corpus":
         """Rename emotions; an utterance whose emotion the map does not name is left out.
 
         Example:
-            >>> corpus = Corpus("c", (Utterance("a", Path("a.wav"), "F1", "exc"), Utterance("b", Path("b.wav"), "F1", "fru")))
+            >>> excited, frustrated = (Utterance(e, Path(f"{e}.wav"), "F1", e) for e in ("exc", "fru"))
+            >>> corpus = Corpus("c", (excited, frustrated))
             >>> [(u.id, u.emotion) for u in corpus.relabel({"exc": "happy", "hap": "happy"})]
-            [('a', 'happy')]
+            [('exc', 'happy')]
         """
         kept = (u for u in self.utterances if u.emotion in label_map)
         return replace(self, utterances=tuple(replace(u, emotion=label_map[u.emotion]) for u in kept))
 
     @classmethod
-    def from_csv(cls, table: str | Path) -> Self:
+    def from_csv(cls, table: str | Path) -> "Corpus":
         """Read a table: a header, then one row an utterance.
 
         Columns: ``id``, ``path`` (relative to the table's folder, or absolute), ``talker``, ``emotion`` (may be
@@ -118,7 +120,9 @@ class Corpus:
             with table.open(newline="", encoding="utf-8-sig") as file:
                 rows = list(csv.reader(file, strict=True))
         except OSError as error:
-            raise CorpusError(f"{table}: cannot be read ({error.strerror}); `serein corpus` makes such a table") from error
+            raise CorpusError(
+                f"{table}: cannot be read ({error.strerror}); `serein corpus` makes such a table"
+            ) from error
         except (UnicodeDecodeError, csv.Error) as error:
             raise CorpusError(f"{table}: is not a CSV table in UTF-8 ({error})") from error
         if not rows:
@@ -141,7 +145,7 @@ class Corpus:
                 continue
             cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
             found = _row_faults(cells)
-            if cells["id"] in first_row:
+            if cells["id"] in first_row and cells["id"]:
                 found.append(f"id {cells['id']!r} stands already in row {first_row[cells['id']]}")
             first_row.setdefault(cells["id"], number)
             faults += [f"row {number}: {fault}" for fault in found]
@@ -165,7 +169,7 @@ class Corpus:
         filled = [name for name in OPTIONAL_COLUMNS if any(getattr(u, name) not in ("", None) for u in self.utterances)]
         partial = table.with_name(f".{table.name}.partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv.writer(file, lineterminator="\r\n")
             writer.writerow([*REQUIRED_COLUMNS, *filled, *extras])
             for utterance in self.utterances:
                 writer.writerow(

@@ -1,0 +1,1 @@
+"""Every number and picture, computed from a run folder."""

@@ -1,0 +1,1 @@
+"""From recordings to frames of a frozen encoder, stored once."""

@@ -1,0 +1,1 @@
+"""The loops, and the one place where corpus, frames, nn, baselines and evaluate meet."""

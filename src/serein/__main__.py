@@ -1,0 +1,5 @@
+"""``python -m serein`` is the console script."""
+
+from serein.cli import main
+
+main()

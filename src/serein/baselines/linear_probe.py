@@ -1,0 +1,91 @@
+"""Linear probe: logistic regression on each utterance's mean and standard deviation over time.
+
+Source: the usual probe of frozen speech encoders. Reproduced: standardised pooled statistics of all given layers,
+multinomial logistic regression with an L2 penalty. Ours: nothing but the choice of C on validation talkers, which the
+caller makes.
+"""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+
+def pooled_statistics(
+    frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]
+) -> Float[Tensor, "batch 2 layers width"]:
+    """Mean (index 0) and standard deviation (index 1) over time, padding left out."""
+    valid = (~padding_mask)[:, :, None, None]
+    count = valid.sum(1)
+    mean = (frames * valid).sum(1) / count
+    variance = ((frames - mean.unsqueeze(1)) * valid).square().sum(1) / count
+    return torch.stack([mean, variance.sqrt()], dim=1)
+
+
+class LinearProbe(nn.Module):
+    """Standardise pooled statistics with the training utterances' moments, then one linear layer.
+
+    Args:
+        features: length of the pooled statistics, 2 x layers x width.
+        classes: number of emotions.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.output = nn.Linear(features, classes)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def classify(self, statistics: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        """Logits from statistics that were pooled before."""
+        logits: Tensor = self.output((statistics - self.mean) / self.deviation)
+        return logits
+
+    def forward(
+        self, frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits, one row an utterance."""
+        return self.classify(pooled_statistics(frames, padding_mask).flatten(1))
+
+
+def fit_linear_probe(
+    statistics: Float[Tensor, "utterances features"],
+    labels: Int[Tensor, " utterances"],
+    classes: int,
+    c: float,
+) -> LinearProbe:
+    """Fit by L-BFGS: minimise 1/2 ||W||^2 + C * sum of cross entropies; the bias is free.
+
+    Args:
+        statistics: pooled statistics of the training utterances.
+        labels: their classes.
+        classes: number of emotions.
+        c: inverse strength of the penalty, as in scikit-learn.
+    """
+    probe = LinearProbe(statistics.shape[1], classes)
+    deviation, mean = torch.std_mean(statistics, dim=0, correction=0)
+    probe.mean.copy_(mean)
+    probe.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
+    standardised = (statistics - probe.mean) / probe.deviation
+    optimizer = torch.optim.LBFGS(
+        probe.output.parameters(),
+        max_iter=300,
+        tolerance_grad=1e-5,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.cross_entropy(probe.output(standardised), labels, reduction="mean")
+        loss = loss + probe.output.weight.square().sum() / (2 * c * len(labels))
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    return probe.requires_grad_(False)

@@ -1,0 +1,326 @@
+"""The command line: each command parses, calls one function, prints. No logic of its own.
+
+Heavy imports stand inside the commands, so that ``serein --help`` is quick.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from serein.errors import SereinError, UsageError
+
+if TYPE_CHECKING:
+    from serein.recipe import Recipe
+
+SOME_FAILED = 3
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Adapt a frozen speech encoder to speech emotion recognition, and judge it honestly. Start with: serein demo",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML file; the defaults are the paper's values.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="table.key=value, on top of the recipe; repeatable.")]
+LabelMap = Annotated[str, typer.Option("--map", help="old=new,old=new: rename emotions, leave all others out.")]
+Seed = Annotated[int, typer.Option(help="Of all that is drawn.")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None: ...
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all of it.")] = Path("serein-demo"),
+    utterances: Annotated[int, typer.Option(help="Utterances of each of the ten voices.")] = 64,
+    seed: Seed = 0,
+) -> None:
+    """The whole main job on a corpus it makes itself; no download.
+
+    Example: `serein demo`
+    """
+    from serein import terminal
+    from serein.demo import demo as run_demo
+
+    with terminal.progress() as report:
+        page, runs = run_demo(output, utterances_per_talker=utterances, seed=seed, say=terminal.note, report=report)
+    terminal.print_scores("The demo's synthetic voices, test sessions", runs)
+    terminal.note(f"The report: {page}\nNext: serein train {output / 'frames'} -o model/ --recipe recipes/demo.toml")
+
+
+@app.command()
+def corpus(
+    name: Annotated[str, typer.Argument(help="iemocap, ravdess, emodb, urdu, or table for a CSV of your own.")],
+    root: Annotated[Path, typer.Argument(help="The corpus's folder, or the CSV table.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")],
+    label_map: LabelMap = "",
+    as_json: Json = False,
+) -> None:
+    """Index and check a corpus: counts, talkers, broken and duplicate files.
+
+    Example: `serein corpus ravdess RAVDESS/ -o ravdess.csv`
+    """
+    from serein import terminal
+    from serein.corpus.audit import audit
+    from serein.corpus.corpus import Corpus
+    from serein.corpus.readers import READERS, release_gaps
+    from serein.errors import CorpusError
+    from serein.frames.scan import scan_audio
+
+    if name not in READERS and name != "table":
+        raise UsageError(f"no reader for {name!r}: there are {', '.join(READERS)}, and table for a CSV of your own")
+    indexed = Corpus.from_csv(root) if name == "table" else READERS[name](root)
+    gaps = [] if name == "table" else release_gaps(name, indexed)
+    if label_map:
+        indexed = indexed.relabel(_label_map(label_map))
+    with terminal.progress() as report:
+        scan = scan_audio(indexed, report=report)
+    found = audit(scan.corpus)
+    scan.corpus.to_csv(output)
+    if as_json:
+        broken = [{"id": file.id, "path": str(file.path), "reason": file.reason} for file in scan.broken]
+        terminal.print_json({**found.as_dict(), "broken": broken, "gaps": gaps, "table": str(output)})
+    else:
+        terminal.print_audit(found)
+        for gap in gaps:
+            terminal.note(f"differs from the published corpus: {gap}")
+        for file in scan.broken:
+            terminal.note(f"broken: {file.id}: {file.reason}")
+    if found.errors:
+        raise CorpusError(f"corpus {found.corpus}: cannot be used: {' '.join(found.errors)}")
+    if scan.broken:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def extract(
+    table: Annotated[Path, typer.Argument(help="The corpus's table.")],
+    encoder: Annotated[str, typer.Option(help="Hub id or folder of a transformers encoder, or logmel.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The frame store.")],
+    layers: Annotated[str, typer.Option(help="Numbers, 0 = before the first block, -1 = last: 2,3,4")] = "-1",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    pool: Annotated[int, typer.Option(min=1, help="Average this many frames into one.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: faster, changes the last digits.")] = "float32",
+    cut_whisper: Annotated[
+        bool, typer.Option(help="Whisper without its padding to 30 s: much cheaper, frames differ a little.")
+    ] = False,
+) -> None:
+    """Run the frozen encoder over a corpus, once; continues where it stopped.
+
+    Example: `serein extract ravdess.csv --encoder facebook/hubert-large-ls960-ft --layers 12 -o frames/`
+    """
+    from serein import terminal
+    from serein.corpus.corpus import Corpus
+    from serein.frames.encoder import load_encoder
+    from serein.frames.extract import extract as run_extract
+
+    front = load_encoder(
+        encoder, layers=_numbers("--layers", layers), revision=revision, device=device, dtype=dtype,
+        whisper_padding=not cut_whisper,
+    )  # fmt: skip
+    with terminal.progress() as report:
+        store = run_extract(Corpus.from_csv(table), front, output, pool=pool, report=report)
+    terminal.note(f"{len(store.ids)} utterances, {store.frame_rate:g} frames a second, in {output}")
+    for name, reason in store.failed.items():
+        terminal.note(f"failed: {name}: {reason}")
+    if store.failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def adapt(
+    frames: Annotated[Path, typer.Argument(help="The frame store.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The adapter's folder.")],
+    recipe: RecipeFile = None,
+    changes: Set = None,
+    seed: Seed = 0,
+) -> None:
+    """Train an adapter without labels, on every frame of a store.
+
+    Example: `serein adapt frames/ -o adapter/`
+    """
+    from serein import terminal
+    from serein.frames.store import FrameStore
+    from serein.train.ship import adapt_store
+
+    with terminal.progress() as report:
+        adapt_store(FrameStore(frames), output, _recipe(recipe, changes), seed=seed, report=report)
+    terminal.note(f"The adapter: {output}\nNext: serein train {frames} --adapter {output} -o model/")
+
+
+@app.command()
+def crossval(
+    frames: Annotated[Path, typer.Argument(help="The frame store.")],
+    protocol: Annotated[str, typer.Option(help="sessions, talkers, talkers-5, emobox, ...: see docs/protocols.md")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
+    folds_file: Annotated[Path | None, typer.Option(help="EmoBox's folds, for --protocol emobox.")] = None,
+    system: Annotated[str, typer.Option(help="adapter or linear.")] = "adapter",
+    recipe: RecipeFile = None,
+    changes: Set = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0, 1, ...")] = 1,
+    label_map: LabelMap = "",
+) -> None:
+    """Train and test a system on every fold; continues where it stopped.
+
+    Example: `serein crossval frames/ --protocol sessions --recipe recipes/laptop.toml -o runs/mine`
+    """
+    from serein import terminal
+    from serein.corpus.splits import make_protocol
+    from serein.frames.store import FrameStore
+    from serein.train.crossval import cross_validate
+
+    store = FrameStore(frames)
+    labelled = store.corpus()
+    if label_map:
+        labelled = labelled.relabel(_label_map(label_map))
+    folds = make_protocol(protocol, labelled, folds_file=folds_file)
+    with terminal.progress() as report:
+        run = cross_validate(
+            store, labelled, folds, output, _recipe(recipe, changes),
+            system=system, seeds=range(seeds), command=_command(), report=report,
+        )  # fmt: skip
+    terminal.print_scores(f"{labelled.name}, protocol {folds.name} ({folds.hash})", [run])
+    terminal.note(f"Next: serein report {output}")
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    others: Annotated[list[Path] | None, typer.Argument(help="Runs to compare it with.")] = None,
+) -> None:
+    """Write report.html, report.md and scores.json into a run's folder.
+
+    Example: `serein report runs/adapter runs/linear`
+    """
+    from serein import terminal
+    from serein.evaluate.report import write_report
+
+    paths = write_report(run, others or [])
+    terminal.print_scores(str(run), [run, *(others or [])])
+    terminal.note(f"The report: {paths.html}")
+
+
+@app.command()
+def train(
+    frames: Annotated[Path, typer.Argument(help="The frame store.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The model's folder.")],
+    adapter: Annotated[Path | None, typer.Option(help="From `serein adapt`, instead of training one here.")] = None,
+    recipe: RecipeFile = None,
+    changes: Set = None,
+    label_map: LabelMap = "",
+    seed: Seed = 0,
+) -> None:
+    """Train the model to ship, on all talkers.
+
+    Example: `serein train frames/ -o model/ --recipe recipes/laptop.toml`
+    """
+    from serein import terminal
+    from serein.frames.store import FrameStore
+    from serein.train.ship import train_model
+
+    store = FrameStore(frames)
+    labelled = store.corpus()
+    if label_map:
+        labelled = labelled.relabel(_label_map(label_map))
+    with terminal.progress() as tell:
+        facts = train_model(
+            store, labelled, output, _recipe(recipe, changes), adapter_folder=adapter, seed=seed, report=tell
+        )
+    terminal.note(
+        f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
+        f"Next: serein predict {output} recording.wav"
+    )
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="The model's folder.")],
+    recordings: Annotated[list[Path], typer.Argument(help="Audio files.")],
+    encoder: Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
+    as_json: Json = False,
+) -> None:
+    """Name the emotion of recordings; one that cannot be read is named, and the others are done.
+
+    Example: `serein predict model/ a.wav b.mp3 --json`
+    """
+    from serein import terminal
+    from serein.errors import AudioError
+    from serein.recognizer import EmotionRecognizer
+
+    recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device)
+    results: list[dict[str, object]] = []
+    failed = False
+    for recording in recordings:
+        try:
+            scores = recognizer(recording)
+        except AudioError as error:
+            failed = True
+            results.append({"path": str(recording), "error": str(error)})
+            terminal.note(f"failed: {error}")
+        else:
+            results.append({"path": str(recording), "scores": scores})
+            if not as_json:
+                print(recording, *(f"{score['label']} {score['score']:.3f}" for score in scores), sep="  ")
+    if as_json:
+        terminal.print_json(results)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Versions, processor and devices: what to put into a bug report.
+
+    Example: `serein doctor`
+    """
+    from serein import terminal
+    from serein.train.machine import environment
+
+    facts = environment()
+    if as_json:
+        terminal.print_json(facts)
+    else:
+        terminal.print_table("serein doctor", ["what", "here"], [[name, str(value)] for name, value in facts.items()])
+
+
+def main() -> None:
+    """The console script: a known error is one or two lines and its exit code; a traceback needs ``--debug``."""
+    try:
+        app()
+    except SereinError as error:
+        if "--debug" in sys.argv:
+            raise
+        print(f"serein: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def _command() -> str:
+    return " ".join(["serein", *sys.argv[1:]])
+
+
+def _recipe(path: Path | None, changes: list[str] | None) -> "Recipe":
+    from serein.recipe import Recipe
+
+    return Recipe.read(path, changes or []) if path else Recipe.from_toml("", changes or [])
+
+
+def _label_map(text: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in text.split(",")]
+    if not all(old.strip() and equals and new.strip() for old, equals, new in pairs):
+        raise UsageError(f"--map {text}: write old=new,old=new, for example --map exc=happy,hap=happy,sad=sad")
+    return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError as error:
+        raise UsageError(f"{option} {text}: write whole numbers with commas between them, for example 2,3,4") from error

@@ -1,0 +1,82 @@
+"""EmoBox's published test folds, read from its folder or from a list of talkers."""
+
+import json
+from collections.abc import Sequence, Set
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from serein.corpus.corpus import Utterance
+from serein.errors import CorpusError
+
+
+def read_emobox_folds(source: Path, pool: Sequence[Utterance]) -> tuple[dict[str, list[Utterance]], int]:
+    """Which utterances each of EmoBox's folds tests.
+
+    Args:
+        source: EmoBox's folder of one corpus (``data/ravdess``) with ``fold_1/ravdess_test_fold_1.jsonl``
+            and so on, one JSON object a line; or a JSON file ``{"test_actors": {"fold_1": [1, 11]}}`` that
+            names whole talkers (1 and 01 are the same).
+        pool: the utterances to choose from.
+
+    Returns:
+        The utterances by the fold's name, and how many that EmoBox tests are not in the pool.
+
+    Raises:
+        CorpusError: the source cannot be read, or names other talkers than the pool has.
+    """
+    return _from_folder(source, pool) if source.is_dir() else (_from_talkers(source, pool), 0)
+
+
+def _from_folder(source: Path, pool: Sequence[Utterance]) -> tuple[dict[str, list[Utterance]], int]:
+    by_id = {utterance.id: utterance for utterance in pool}
+    folders = sorted(source.glob("fold_*"), key=lambda path: (len(path.name), path.name))
+    if not folders:
+        raise CorpusError(f"{source}: has no folder fold_1; give EmoBox's folder of one corpus, as data/ravdess")
+    folds: dict[str, list[Utterance]] = {}
+    missing = 0
+    for folder in folders:
+        rows = _rows(folder)
+        found = [by_id[name] for row in rows if (name := _name(row, by_id.keys()))]
+        folds[folder.name] = found
+        missing += len(rows) - len(found)
+    return folds, missing
+
+
+def _name(row: dict[str, Any], known: Set[str]) -> str | None:
+    # EmoBox writes the corpus's name before the file's: ravdess-03-01-01-01-01-01-01.
+    key = str(row.get("key", ""))
+    names = (key, key.partition("-")[2], PurePosixPath(str(row.get("wav", ""))).stem)
+    return next((name for name in names if name in known), None)
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    # Some folders also hold *_test_fold1.jsonl, an older table with other folds.
+    tables = sorted(folder.glob(f"*_test_{folder.name}.jsonl"))
+    if len(tables) != 1:
+        raise CorpusError(f"{folder}: has {len(tables)} files *_test_{folder.name}.jsonl, where EmoBox has one")
+    try:
+        rows = [json.loads(line) for line in tables[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"{tables[0]}: cannot be read as one JSON object a line ({error})") from error
+    if not all(isinstance(row, dict) for row in rows):
+        raise CorpusError(f"{tables[0]}: has a line that is no JSON object")
+    return rows
+
+
+def _from_talkers(source: Path, pool: Sequence[Utterance]) -> dict[str, list[Utterance]]:
+    try:
+        tested = json.loads(source.read_text(encoding="utf-8"))["test_actors"]
+        folds = {fold: {str(talker).lstrip("0") for talker in talkers} for fold, talkers in tested.items()}
+    except OSError as error:
+        raise CorpusError(f"{source}: cannot be read ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        form = '{"test_actors": {"fold_1": [1, 11]}}'
+        raise CorpusError(f"{source}: does not have the form {form} ({error!r})") from error
+    named = {talker for talkers in folds.values() for talker in talkers}
+    present = {utterance.talker.lstrip("0") for utterance in pool}
+    if named != present:
+        raise CorpusError(
+            f"{source} and the corpus have different talkers: only the file has {sorted(named - present)}, "
+            f"only the corpus has {sorted(present - named)}"
+        )
+    return {fold: [u for u in pool if u.talker.lstrip("0") in talkers] for fold, talkers in folds.items()}

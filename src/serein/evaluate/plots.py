@@ -1,0 +1,188 @@
+"""The pictures of a report, each a function from plain values to the text of an SVG that is the same every time."""
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from typing import ParamSpec
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from threadpoolctl import threadpool_limits
+
+INK, QUIET, LINE, ACCENT = "#1f2933", "#66727f", "#d5dbe1", "#0072B2"
+# Okabe and Ito's colours, which colour-blind people can tell apart; black left out (text), yellow last (faint on white)
+PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7f7f7f", "#F0E442")
+MARKERS = "os^DvPX*"
+MOST_POINTS = 2_000
+
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: small, sharp, and found by a search
+    "svg.hashsalt": "serein",
+    "font.size": 9.5,
+    "text.color": INK,
+    "text.parse_math": False,  # labels are the user's words, a $ in them is a $
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": QUIET,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "xtick.color": QUIET,
+    "ytick.color": QUIET,
+}
+_HEALTH = {
+    "reconstruction": "Reconstruction loss",
+    "pseudo_cross_entropy": "Pseudo-label cross-entropy",
+    "teacher_spread": "Teacher spread",
+    "usage": "Share of attributes in use",
+    "perplexity": "Perplexity / number of attributes",
+    "agreement": "Student agrees with teacher",
+}
+
+History = Mapping[str, np.ndarray]
+_Arguments = ParamSpec("_Arguments")
+
+
+def _as_svg(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, str]:
+    @wraps(draw)
+    def svg(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> str:
+        text = io.StringIO()
+        with rc_context(_STYLE):
+            draw(*args, **kwargs).savefig(text, format="svg", metadata={"Date": None})
+        return text.getvalue()
+
+    return svg
+
+
+@_as_svg
+def confusion(counts: Int[np.ndarray, "labels labels"], labels: Sequence[str]) -> Figure:
+    """Each true label's row in percent of the row, with the counts below."""
+    size = len(labels)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = Figure(figsize=(2.2 + 0.72 * size, 1.3 + 0.6 * size), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(
+        shares,
+        cmap=LinearSegmentedColormap.from_list("blues", ["#f4f7fa", ACCENT]),
+        vmin=0,
+        vmax=1,
+        aspect="auto",
+    )
+    for row, column in np.ndindex(size, size):
+        colour = "white" if shares[row, column] > 0.5 else INK
+        percent = f"{100 * shares[row, column]:.0f}"
+        axes.text(column, row - 0.1, percent, ha="center", va="center", color=colour, weight="bold")
+        axes.text(
+            column, row + 0.24, f"{counts[row, column]:,}", ha="center", va="center", color=colour, size=7.5
+        )
+    axes.set_xticks(range(size), labels, rotation=35 if size > 5 else 0, ha="right" if size > 5 else "center")
+    axes.set_yticks(range(size), labels)
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
+@_as_svg
+def learning_curves(histories: Sequence[History]) -> Figure:
+    """Training loss and validation UA by epoch: a thin line a fold and seed, a thick one for their mean."""
+    figure = Figure(figsize=(8.6, 2.9), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    _draw_epochs(left, [_by_epoch(history, "loss") for history in histories], "Training loss")
+    scores = [_by_epoch(history, "validation_ua") for history in histories]
+    _draw_epochs(right, [(epochs, 100 * ua) for epochs, ua in scores], "Validation UA (%)")
+    return figure
+
+
+@_as_svg
+def adapter_health(histories: Sequence[History]) -> Figure:
+    """Loss parts and the signs of a collapse by epoch: a thin line a fold and seed, a thick one for their mean."""
+    figure = Figure(figsize=(8.6, 4.8), layout="constrained")
+    for axes, (column, title) in zip(figure.subplots(2, 3).flat, _HEALTH.items(), strict=True):
+        _draw_epochs(axes, [_by_epoch(history, column) for history in histories], title)
+        if column in ("usage", "perplexity", "agreement"):
+            axes.set_ylim(0, 1.03)
+    return figure
+
+
+@_as_svg
+def embedding_maps(
+    embeddings: Mapping[str, Float[np.ndarray, "utterances _"]], truth: Sequence[str], labels: Sequence[str]
+) -> Figure:
+    """t-SNE (cosine distance) of the same utterances in each space, coloured by their true labels.
+
+    Of more than 2,000 utterances, 2,000 are drawn by chance (always the same ones). The silhouettes in the titles are
+    those of all utterances in the space itself, not in its picture.
+    """
+    truths = np.array(truth)
+    shown = np.arange(len(truths))
+    if len(shown) > MOST_POINTS:
+        shown = np.sort(np.random.default_rng(0).choice(len(shown), MOST_POINTS, replace=False))
+    figure = Figure(figsize=(4.3 * len(embeddings), 4.5), layout="constrained")
+    for axes, (title, points) in zip(
+        figure.subplots(1, len(embeddings), squeeze=False).flat, embeddings.items(), strict=True
+    ):
+        places = _tsne(points[shown])
+        for index, label in enumerate(labels):
+            of_label = places[truths[shown] == label]
+            style = {"color": PALETTE[index % 8], "marker": MARKERS[(index + index // 8) % 8]}
+            axes.scatter(*of_label.T, label=label, s=16, linewidths=0.3, edgecolors="white", **style)
+        axes.set_title(f"{title}: silhouette {silhouette(points, truth):.2f}")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(True)
+    figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=min(len(labels), 8),
+        frameon=False,
+    )
+    return figure
+
+
+def silhouette(points: Float[np.ndarray, "utterances width"], truth: Sequence[str]) -> float:
+    """How well the true labels part the points: -1 to 1, mean over utterances, cosine distance (Rousseeuw 1987).
+
+    nan where it is undefined: for a single label, or where no two utterances share one.
+    """
+    if not 2 <= len(set(truth)) < len(truth):
+        return float("nan")
+    return float(silhouette_score(points, truth, metric="cosine"))
+
+
+def _tsne(points: Float[np.ndarray, "utterances width"]) -> Float[np.ndarray, "utterances 2"]:
+    perplexity = min(30.0, max(1.0, (len(points) - 1) / 3))
+    projection = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=0)
+    with threadpool_limits(
+        1
+    ):  # sums over several threads differ in the last digit, and t-SNE makes that a new picture
+        return projection.fit_transform(points)
+
+
+def _by_epoch(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:
+    known = ~np.isnan(history[column])
+    epochs, position = np.unique(history["epoch"][known], return_inverse=True)
+    return epochs, np.bincount(position, history[column][known]) / np.bincount(position)
+
+
+def _draw_epochs(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], title: str) -> None:
+    for epochs, values in lines:
+        axes.plot(epochs, values, color="#9fb3c8", linewidth=0.8)
+    # folds may stop at different epochs; a mean over those that are left would jump
+    shared = min(len(epochs) for epochs, _ in lines)
+    mean = np.mean([values[:shared] for _, values in lines], axis=0)
+    axes.plot(lines[0][0][:shared], mean, color=ACCENT, linewidth=2, marker="o" if shared < 3 else None)
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -1,0 +1,187 @@
+"""The report of a run: one HTML page, the same in Markdown, and every number as JSON."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from html import escape
+from importlib.resources import files
+from importlib.util import find_spec
+from math import isnan
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from serein.errors import UsageError
+from serein.evaluate import document, sections
+from serein.evaluate.document import Block, Picture
+from serein.evaluate.metrics import mean_of_defined
+from serein.evaluate.runs import FoldRun, Run, load_embeddings, load_run
+from serein.evaluate.summary import Summary, compare, summarise
+
+FORMAT = 1
+_COSTS = ("fold", "seed", "seconds", "peak_memory_bytes", "trainable_parameters", "choice", "collapsed")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPaths:
+    """What `write_report` wrote."""
+
+    html: Path
+    markdown: Path
+    scores: Path
+    figures: tuple[Path, ...]
+
+
+def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
+    """Write ``report.html``, ``report.md``, ``scores.json`` and ``figures/*.svg`` into a finished run's folder.
+
+    The same run gives the same bytes. The page needs no network.
+
+    Args:
+        run: the run's folder.
+        others: folders of runs to compare it with.
+
+    Raises:
+        UsageError: matplotlib or scikit-learn is not installed.
+        CorpusError: see `serein.evaluate.runs.load_run` and `serein.evaluate.summary.compare`.
+    """
+    if not (find_spec("matplotlib") and find_spec("sklearn")):
+        raise UsageError("a report needs matplotlib and scikit-learn: pip install 'serein[report]'")
+    runs = [load_run(folder) for folder in (run, *others)]
+    this, summary = runs[0], summarise(runs[0])
+    confusion, maps, curves = _pictures(this, summary)
+    silhouettes = _silhouettes(this)
+    blocks = [
+        *sections.opening(this, summary),
+        *sections.banners(this),
+        *sections.scores(this, summary),
+        *sections.comparison(runs),
+        *sections.folds_and_classes(this, summary, confusion),
+        *sections.embeddings(silhouettes, maps),
+        *sections.training(curves),
+        *sections.cost(this),
+        *sections.protocol(this),
+        *sections.reproduction(this),
+    ]
+    figures = {run / "figures" / f"{picture.name}.svg": picture.svg for picture in (confusion, maps, *curves)}
+    paths = ReportPaths(run / "report.html", run / "report.md", run / "scores.json", tuple(figures))
+    texts = figures | {
+        paths.html: _page(this, blocks),
+        paths.markdown: document.markdown(blocks) + "\n",
+        paths.scores: json.dumps(_plain(_numbers(runs, summary, silhouettes)), indent=1, allow_nan=False)
+        + "\n",
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    return paths
+
+
+def _pictures(run: Run, summary: Summary) -> tuple[Picture, Picture, list[Picture]]:
+    from serein.evaluate import plots  # needs matplotlib, which reading runs and scoring them does not
+
+    labels = run.protocol.labels
+    seeds = f", counts summed over {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
+    text = f"Confusion matrix: of the utterances truly of a row's label, percent recognised as each column's{seeds}."
+    confusion = Picture("confusion", plots.confusion(summary.confusion, labels), text)
+
+    first = run.fold_runs[0]
+    spaces, truth = _spaces(run, first)
+    text = f"t-SNE of the test utterances of fold {first.fold} (seed {first.seed}), coloured by true label: {', then '.join(spaces)}."
+    maps = Picture("embeddings", plots.embedding_maps(spaces, truth, labels), text)
+
+    curves = []
+    for stage, name, draw, text in (
+        (
+            "finetune",
+            "learning",
+            plots.learning_curves,
+            "Training on labels: a thin line a fold and seed, thick their mean.",
+        ),
+        (
+            "adapt",
+            "adapter",
+            plots.adapter_health,
+            "Training the adapter: a thin line a fold and seed, thick their mean.",
+        ),
+    ):
+        histories = [done.history[stage] for done in run.fold_runs if stage in done.history]
+        if histories:
+            curves.append(Picture(name, draw(histories), text))
+    return confusion, maps, curves
+
+
+def _spaces(run: Run, done: FoldRun) -> tuple[dict[str, np.ndarray], list[str]]:
+    """The embeddings that one fold and seed left, by the name of their space, and the true labels of their rows."""
+    truth = {row.id: row.truth for row in run.predictions if row.fold == done.fold}
+    found = load_embeddings(done.embeddings, truth)
+    spaces = {"Frozen encoder": found.encoder} | (
+        {run.name: found.system} if found.system is not None else {}
+    )
+    return spaces, [truth[id_] for id_ in found.ids]
+
+
+def _silhouettes(run: Run) -> dict[str, float]:
+    from serein.evaluate import plots
+
+    values: dict[str, list[float]] = {}
+    for done in run.fold_runs:
+        spaces, truth = _spaces(run, done)
+        for space, points in spaces.items():
+            values.setdefault(space, []).append(plots.silhouette(points, truth))
+    return {space: float(mean_of_defined(np.array(of_space))) for space, of_space in values.items()}
+
+
+def _page(run: Run, blocks: Sequence[Block]) -> str:
+    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
+    return Template(template).substitute(
+        title=escape(f"{run.name} on {run.corpus}"),
+        body=document.html(blocks),
+        footer=escape(
+            f"Made by serein from {run.folder.name}/predictions.csv; every number is in scores.json."
+        ),
+    )
+
+
+def _numbers(runs: Sequence[Run], summary: Summary, silhouettes: Mapping[str, float]) -> dict[str, Any]:
+    first, *others = runs
+    return {
+        "format": FORMAT,
+        **_identity(first),
+        "labels": first.protocol.labels,
+        "talkers": len({row.talker for row in first.predictions}),
+        "utterances": len({row.id for row in first.predictions}),
+        **asdict(summary),
+        "silhouettes": silhouettes,
+        "cost": [{key: getattr(done, key) for key in _COSTS} for done in first.fold_runs],
+        "others": [
+            _identity(other) | asdict(summarise(other)) | {"minus_first": compare(other, first)}
+            for other in others
+        ],
+    }
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    """What must be known to quote a score of this run."""
+    protocol = {key: getattr(run.protocol, key) for key in ("name", "hash", "oracle", "shares_talkers")}
+    keys = ("name", "system", "corpus", "seeds", "adapter_training", "synthetic", "leaks", "encoder")
+    return {key: getattr(run, key) for key in keys} | {"protocol": protocol}
+
+
+def _plain(value: Any) -> Any:
+    """Values as JSON has them; an undefined score is null."""
+    match value:
+        case float() if isnan(value):
+            return None
+        case np.ndarray():
+            return value.tolist()
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case _:
+            return _plain(asdict(value)) if is_dataclass(value) and not isinstance(value, type) else value

@@ -1,0 +1,307 @@
+"""Read a run folder into plain records; nothing here computes, and nothing is believed that does not fit together."""
+
+import csv
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+
+from serein.corpus.protocol import Fold, Protocol
+from serein.errors import CorpusError
+
+FORMAT = 1
+_FACTS = ("system", "name", "adapter_training", "seeds", "command", "corpus", "encoder", "synthetic")
+_COSTS = ("seconds", "peak_memory_bytes", "trainable_parameters", "choice", "collapsed")
+_COLUMNS = ("id", "talker", "fold", "seed", "truth", "prediction")
+
+
+class Prediction(NamedTuple):
+    """One test utterance under one training seed: a row of ``predictions.csv`` without its probabilities."""
+
+    id: str
+    talker: str
+    fold: str
+    seed: int
+    truth: str
+    prediction: str
+
+
+@dataclass(frozen=True)
+class FoldRun:
+    """What one fold left behind under one training seed.
+
+    Attributes:
+        fold: the fold's name.
+        seed: the training seed.
+        seconds: wall time of each stage.
+        peak_memory_bytes: the most memory that was in use.
+        trainable_parameters: how many, by part of the system.
+        choice: what was chosen on the validation part, by name.
+        collapsed: whether the adapter's teacher gave the same frame for everything at the end.
+        history: of each stage, the columns of its training steps; nan where a cell is blank. Empty for a system
+            without training steps.
+        embeddings: the file for `load_embeddings`.
+    """
+
+    fold: str
+    seed: int
+    seconds: Mapping[str, float]
+    peak_memory_bytes: int
+    trainable_parameters: Mapping[str, int]
+    choice: Mapping[str, Any]
+    collapsed: bool
+    history: Mapping[str, Mapping[str, np.ndarray]]
+    embeddings: Path
+
+
+@dataclass(frozen=True)
+class Run:
+    """One system under one protocol, all folds and seeds done.
+
+    Attributes:
+        folder: where it lies.
+        system: the system's key, such as "linear".
+        name: the system's name in tables.
+        adapter_training: "none", "inductive" (training talkers only) or "transductive" (test frames too, unlabelled).
+        seeds: the training seeds.
+        command: what made the run.
+        corpus: the corpus's name.
+        encoder: name, revision, layers and so on of the frozen encoder.
+        synthetic: whether the voices are made by a machine.
+        protocol: with its hash recomputed.
+        leaks: sentences about what the parts of a fold share.
+        recipe: the text of ``recipe.toml``.
+        environment: versions and machine.
+        predictions: every test utterance once a seed.
+        fold_runs: folds in the protocol's order, and in each the seeds.
+    """
+
+    folder: Path
+    system: str
+    name: str
+    adapter_training: str
+    seeds: tuple[int, ...]
+    command: str
+    corpus: str
+    encoder: Mapping[str, Any]
+    synthetic: bool
+    protocol: Protocol
+    leaks: tuple[str, ...]
+    recipe: str
+    environment: Mapping[str, Any]
+    predictions: tuple[Prediction, ...]
+    fold_runs: tuple[FoldRun, ...]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One vector an utterance of one fold's test part: of the frozen encoder, and of the system's adapter if any."""
+
+    ids: tuple[str, ...]
+    encoder: Float[np.ndarray, "utterances encoder_width"]
+    system: Float[np.ndarray, "utterances system_width"] | None
+
+
+def load_run(folder: str | Path) -> Run:
+    """Read and check a finished run.
+
+    Raises:
+        CorpusError: a file or column is missing or damaged, folds are not done yet (with their names), or the
+            predictions are not those of the protocol's test parts.
+    """
+    folder = Path(folder)
+    facts = _read_json(folder / "run.json", _FACTS)
+    if facts.get("format") != FORMAT:
+        raise CorpusError(
+            f"{folder / 'run.json'}: format {facts.get('format')}, this serein reads {FORMAT}; run it again"
+        )
+    protocol, leaks = _read_protocol(folder / "protocol.json")
+    expected = [(fold, seed) for fold in protocol.folds for seed in facts["seeds"]]
+    predictions = _read_predictions(folder / "predictions.csv", protocol.labels)
+    _check_complete(folder, facts, expected, predictions)
+    _check_consistent(folder / "predictions.csv", expected, protocol.labels, predictions)
+    return Run(
+        folder=folder,
+        **{key: facts[key] for key in _FACTS if key != "seeds"},
+        seeds=tuple(facts["seeds"]),
+        protocol=protocol,
+        leaks=leaks,
+        recipe=_read_text(folder / "recipe.toml"),
+        environment=_read_json(folder / "environment.json", ()),
+        predictions=tuple(predictions),
+        fold_runs=tuple(_read_fold_run(folder, fold.name, seed) for fold, seed in expected),
+    )
+
+
+def load_embeddings(path: Path, utterances: Collection[str]) -> Embeddings:
+    """Read a fold's ``embeddings.safetensors`` as float32.
+
+    Raises:
+        CorpusError: the file is damaged, or does not hold one row of each of the ``utterances`` (ids).
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            ids = tuple(json.loads(file.metadata()["serein"])["ids"])
+            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
+            found = Embeddings(ids, tensors["encoder"], tensors.get("system"))
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CorpusError(
+            f"{path}: cannot be read ({error!r}); delete its folder and run the command again"
+        ) from error
+    if sorted(ids) != sorted(utterances) or any(len(points) != len(ids) for points in tensors.values()):
+        raise CorpusError(
+            f"{path}: is not of the fold's test utterances; delete its folder and run the command again"
+        )
+    return found
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"{path}: cannot be read ({error}); is {path.parent} a run folder of `serein crossval`?"
+        ) from error
+
+
+def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        content = json.loads(_read_text(path))
+    except ValueError as error:
+        raise CorpusError(f"{path}: is not JSON ({error}); run the command again") from error
+    missing = [key for key in keys if key not in content]
+    if missing:
+        raise CorpusError(
+            f"{path}: has no {', '.join(missing)}; run the command again with this version of serein"
+        )
+    return dict(content)
+
+
+def _read_protocol(path: Path) -> tuple[Protocol, tuple[str, ...]]:
+    content = _read_json(
+        path, ("hash", "name", "description", "corpus", "labels", "folds", "oracle", "shares_talkers")
+    )
+    protocol = Protocol(
+        name=content["name"],
+        description=content["description"],
+        corpus=content["corpus"],
+        labels=tuple(content["labels"]),
+        folds=tuple(
+            Fold(fold["name"], tuple(fold["train"]), tuple(fold["validation"]), tuple(fold["test"]))
+            for fold in content["folds"]
+        ),
+        oracle=content["oracle"],
+        shares_talkers=content["shares_talkers"],
+    )
+    if protocol.hash != content["hash"]:
+        raise CorpusError(
+            f"{path}: its folds have hash {protocol.hash}, not {content['hash']}: it was changed after the run"
+        )
+    return protocol, tuple(content.get("leaks", ()))
+
+
+def _read_predictions(path: Path, labels: Sequence[str]) -> list[Prediction]:
+    if not path.exists():  # no fold is done yet: the check of completeness says so, with the folds' names
+        return []
+    columns, rows = _read_table(path, (*_COLUMNS, *(f"p_{label}" for label in labels)))
+    position = [columns.index(name) for name in _COLUMNS]
+    try:
+        return [
+            Prediction(id_, talker, fold, int(seed), truth, prediction)
+            for id_, talker, fold, seed, truth, prediction in ([row[i] for i in position] for row in rows)
+        ]
+    except ValueError as error:
+        raise CorpusError(f"{path}: a seed is no whole number ({error}); run the command again") from error
+
+
+def _read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            columns, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise CorpusError(
+            f"{path}: cannot be read as a CSV table ({error}); run the command again"
+        ) from error
+    missing = [name for name in required if name not in columns]
+    if missing:
+        raise CorpusError(f"{path}: has no column {', '.join(missing)}; run the command again")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(columns):
+            raise CorpusError(
+                f"{path}, row {number}: {len(row)} cells where the header has {len(columns)}; run the command again"
+            )
+    return columns, rows
+
+
+def _check_complete(
+    folder: Path,
+    facts: Mapping[str, Any],
+    expected: Sequence[tuple[Fold, int]],
+    predictions: Sequence[Prediction],
+) -> None:
+    found = {(row.fold, row.seed, row.id) for row in predictions}
+    missing = [
+        f"fold {fold.name} seed {seed}"
+        for fold, seed in expected
+        if not all((fold.name, seed, id_) in found for id_ in fold.test)
+    ]
+    if missing:
+        shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
+        raise CorpusError(
+            f"{folder}: the run is not finished, {len(missing)} of {len(expected)} are missing ({shown}); "
+            f"running the command again continues it: {facts['command']}"
+        )
+
+
+def _check_consistent(
+    path: Path, expected: Sequence[tuple[Fold, int]], labels: Sequence[str], predictions: Sequence[Prediction]
+) -> None:
+    unseen = {(fold.name, seed, id_) for fold, seed in expected for id_ in fold.test}
+    first: dict[str, Prediction] = {}
+    for number, row in enumerate(predictions, start=2):
+        key = (row.fold, row.seed, row.id)
+        known = first.setdefault(row.id, row)
+        fault = None
+        if key not in unseen:
+            fault = f"{row.id} stands twice, or is no test utterance of fold {row.fold} and seed {row.seed}"
+        elif not {row.truth, row.prediction} <= set(labels):
+            fault = f"{row.id} has truth {row.truth!r} and prediction {row.prediction!r}, the labels are {', '.join(labels)}"
+        elif (row.talker, row.truth) != (known.talker, known.truth):
+            fault = f"{row.id} has another talker or truth than under another seed"
+        if fault:
+            raise CorpusError(
+                f"{path}, row {number}: {fault}; delete the run folder and run the command again"
+            )
+        unseen.remove(key)
+
+
+def _read_fold_run(folder: Path, fold: str, seed: int) -> FoldRun:
+    folder = folder / "folds" / fold / f"seed-{seed}"
+    costs = _read_json(folder / "cost.json", _COSTS)
+    table, embeddings = folder / "history.csv", folder / "embeddings.safetensors"
+    if not embeddings.exists():
+        raise CorpusError(f"{embeddings}: is missing; delete its folder and run the command again")
+    history = _read_history(table) if table.exists() else {}
+    return FoldRun(fold, seed, **{key: costs[key] for key in _COSTS}, history=history, embeddings=embeddings)
+
+
+def _read_history(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    columns, rows = _read_table(path, ("stage", "epoch", "step", "loss"))
+    stages = np.array([row[columns.index("stage")] for row in rows])
+    try:
+        numbers = {
+            name: np.array([float(row[index] or "nan") for row in rows])
+            for index, name in enumerate(columns)
+            if name != "stage"
+        }
+    except ValueError as error:
+        raise CorpusError(f"{path}: a cell is no number ({error}); run the command again") from error
+    return {
+        str(stage): {name: values[stages == stage] for name, values in numbers.items()}
+        for stage in np.unique(stages)
+    }

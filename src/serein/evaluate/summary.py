@@ -1,0 +1,120 @@
+"""Every number of a report, computed from the predictions of a run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from math import nan
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from serein.evaluate.metrics import Scores, f1, mean_of_defined, precision, recall, scores_from_confusion
+from serein.evaluate.runs import Prediction, Run
+from serein.evaluate.statistics import (
+    Intervals,
+    difference_intervals,
+    mean_scores,
+    talker_confusions,
+    talker_intervals,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassScores:
+    """One label's scores, averaged over the training seeds; nan where a score is undefined under every seed."""
+
+    recall: float
+    precision: float
+    f1: float
+    utterances: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The scores of a run.
+
+    Attributes:
+        pooled: all folds' test utterances together, averaged over the training seeds.
+        intervals: 95 % intervals of ``pooled``, clustered by talker.
+        seed_sd: standard deviation of the pooled scores over the training seeds; nan for a single seed.
+        folds: each fold's scores, averaged over the training seeds.
+        fold_mean: the mean of ``folds``.
+        fold_sd: their standard deviation; nan for a single fold.
+        classes: by label.
+        confusion: counts summed over the training seeds, rows are the truth.
+    """
+
+    pooled: Scores
+    intervals: Intervals
+    seed_sd: Scores
+    folds: Mapping[str, Scores]
+    fold_mean: Scores
+    fold_sd: Scores
+    classes: Mapping[str, ClassScores]
+    confusion: Int[np.ndarray, "labels labels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Pooled scores of one run minus those of another on the same utterances, with paired 95 % intervals."""
+
+    scores: Scores
+    intervals: Intervals
+
+
+def summarise(run: Run) -> Summary:
+    """Compute all scores of a run."""
+    labels = run.protocol.labels
+    confusions = _confusions(run.predictions, labels)
+    by_seed = confusions.sum(1)
+    folds = {
+        fold.name: mean_scores(_confusions([row for row in run.predictions if row.fold == fold.name], labels))
+        for fold in run.protocol.folds
+    }
+    fold_scores = np.array([astuple(scores) for scores in folds.values()])
+    return Summary(
+        pooled=mean_scores(confusions),
+        intervals=talker_intervals(confusions),
+        seed_sd=_standard_deviation(scores_from_confusion(by_seed)),
+        folds=folds,
+        fold_mean=Scores(*fold_scores.mean(0).tolist()),
+        fold_sd=_standard_deviation(fold_scores),
+        classes=_class_scores(by_seed, labels),
+        confusion=by_seed.sum(0),
+    )
+
+
+def compare(run: Run, other: Run) -> Difference | None:
+    """How much better ``run`` is than ``other``; None where their protocols differ, for then nothing can be said.
+
+    Raises:
+        CorpusError: one protocol, but other talkers or true labels: the corpus was changed between the runs.
+    """
+    if run.protocol.hash != other.protocol.hash:
+        return None
+    first, second = (_confusions(one.predictions, one.protocol.labels) for one in (run, other))
+    scores = np.array(astuple(mean_scores(first))) - np.array(astuple(mean_scores(second)))
+    return Difference(Scores(*scores.tolist()), difference_intervals(first, second))
+
+
+def _confusions(
+    rows: Sequence[Prediction], labels: Sequence[str]
+) -> Int[np.ndarray, "seeds talkers labels labels"]:
+    return talker_confusions(
+        [row.truth for row in rows],
+        [row.prediction for row in rows],
+        [row.talker for row in rows],
+        labels,
+        [row.seed for row in rows],
+    )
+
+
+def _standard_deviation(scores: Float[np.ndarray, "samples 3"]) -> Scores:
+    return Scores(*scores.std(0, ddof=1).tolist()) if len(scores) > 1 else Scores(nan, nan, nan)
+
+
+def _class_scores(
+    by_seed: Int[np.ndarray, "seeds labels labels"], labels: Sequence[str]
+) -> dict[str, ClassScores]:
+    columns = [mean_of_defined(score(by_seed).T).tolist() for score in (recall, precision, f1)]
+    utterances = by_seed[0].sum(1).tolist()
+    return {label: ClassScores(*values) for label, *values in zip(labels, *columns, utterances, strict=True)}

@@ -1,0 +1,148 @@
+"""Frames in memory, and batches of utterances of similar length."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+
+class FrameBatch(NamedTuple):
+    """Utterances padded to one length.
+
+    Attributes:
+        frames: float32, zero at padding.
+        lengths: frames of each utterance.
+        padding_mask: True = padding.
+    """
+
+    frames: Float[Tensor, "batch frames layers width"]
+    lengths: Int[Tensor, " batch"]
+    padding_mask: Bool[Tensor, "batch frames"]
+
+    def to(self, device: str | torch.device) -> "FrameBatch":
+        """The same batch on another device."""
+        return FrameBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+@dataclass(frozen=True)
+class FrameArray:
+    """All frames of a corpus as one array: a batch is one gather, without work per utterance.
+
+    Attributes:
+        ids: one an utterance.
+        flat: the frames of all utterances, one after the other, as stored (float16).
+        lengths: frames of each utterance.
+        frame_rate: frames a second.
+
+    Example:
+        >>> array = FrameArray(("a", "b"), torch.arange(5.0).half().view(5, 1, 1), torch.tensor([2, 3]), 50.0)
+        >>> batch = array.batch(torch.tensor([0, 1]))
+        >>> batch.frames[..., 0, 0]
+        tensor([[0., 1., 0.],
+                [2., 3., 4.]])
+        >>> batch.padding_mask
+        tensor([[False, False,  True],
+                [False, False, False]])
+    """
+
+    ids: tuple[str, ...]
+    flat: Float[Tensor, "total layers width"]
+    lengths: Int[Tensor, " utterances"]
+    frame_rate: float
+
+    @property
+    def layers(self) -> int:
+        """How many encoder layers each frame holds."""
+        return self.flat.shape[1]
+
+    @property
+    def width(self) -> int:
+        """Width of one layer's frame."""
+        return self.flat.shape[2]
+
+    def indices(self, ids: Sequence[str]) -> Int[Tensor, " chosen"]:
+        """Where these utterances stand; a KeyError names an id that is not here."""
+        place = {name: index for index, name in enumerate(self.ids)}
+        return torch.tensor([place[name] for name in ids], dtype=torch.long)
+
+    def batch(self, indices: Int[Tensor, " batch"]) -> FrameBatch:
+        """Gather utterances into one padded batch."""
+        lengths = self.lengths[indices]
+        starts = (self.lengths.cumsum(0) - self.lengths)[indices]
+        position = torch.arange(int(lengths.max()))
+        padding_mask = position >= lengths.unsqueeze(1)
+        rows = (starts.unsqueeze(1) + position).masked_fill(padding_mask, 0)
+        frames = self.flat[rows].float().masked_fill(padding_mask[:, :, None, None], 0.0)
+        return FrameBatch(frames, lengths, padding_mask)
+
+    def moments(
+        self, indices: Int[Tensor, " chosen"]
+    ) -> tuple[Float[Tensor, "layers width"], Float[Tensor, "layers width"]]:
+        """Mean and standard deviation of these utterances' frames, in float32.
+
+        Sums are taken in float64, an utterance at a time, so that memory does not grow with the corpus. A dimension
+        that never varies gets deviation 1.
+        """
+        total = torch.zeros(2, self.layers, self.width, dtype=torch.float64)
+        starts = self.lengths.cumsum(0) - self.lengths
+        for start, length in zip(starts[indices].tolist(), self.lengths[indices].tolist(), strict=True):
+            frames = self.flat[start : start + length].double()
+            total += torch.stack([frames.sum(0), frames.square().sum(0)])
+        mean, square = total / self.lengths[indices].sum()
+        deviation = (square - mean.square()).clamp(min=0).sqrt()
+        return mean.float(), torch.where(deviation > 1e-6, deviation, 1.0).float()
+
+    def pooled(self) -> Float[Tensor, "utterances 2 layers width"]:
+        """Mean (index 0) and standard deviation (index 1) over time of each utterance, in float32."""
+        parts = self.flat.split(self.lengths.tolist())
+        return torch.stack([torch.stack([p.mean(0), p.std(0, correction=0)]) for p in map(Tensor.float, parts)])
+
+    def restrict(self, ids: Sequence[str]) -> "FrameArray":
+        """A new array that holds only these utterances."""
+        indices = self.indices(ids)
+        starts = self.lengths.cumsum(0) - self.lengths
+        parts = [
+            self.flat[start : start + length]
+            for start, length in zip(starts[indices].tolist(), self.lengths[indices].tolist(), strict=True)
+        ]
+        return FrameArray(tuple(ids), torch.cat(parts), self.lengths[indices], self.frame_rate)
+
+
+def plan_batches(
+    lengths: Int[Tensor, " utterances"], budget: int, *, seed: int, epoch: int
+) -> list[Int[Tensor, " batch"]]:
+    """One epoch: every utterance once, similar lengths together, batches in random order.
+
+    Lengths are rounded up in steps of about 6 %, utterances are shuffled inside a step, and a batch is cut before it
+    would hold more than ``budget`` frames, padding included. A pure function of its arguments; the number of batches
+    is the same in every epoch, so that schedules can count steps.
+
+    Args:
+        lengths: frames of each utterance, all positive.
+        budget: most frames in one batch; an utterance longer than that is a batch of its own.
+        seed: of the run.
+        epoch: counts from 0.
+
+    Example:
+        >>> plan_batches(torch.tensor([4, 9, 4, 9]), budget=20, seed=0, epoch=0)
+        [tensor([3, 1]), tensor([2, 0])]
+    """
+    random = np.random.default_rng([seed, epoch])
+    steps = np.ceil(np.log(lengths.numpy()) / np.log(1.06) - 1e-9)
+    order = np.lexsort((random.random(len(steps)), steps))
+    rounded = np.floor(1.06 ** steps[order] + 1e-6).astype(np.int64)
+    cuts, first = [0], 0
+    for place, longest in enumerate(rounded.tolist()):
+        if place > first and longest * (place - first + 1) > budget:
+            cuts.append(first := place)
+    batches = [torch.from_numpy(part) for part in np.split(order, cuts[1:])]
+    return [batches[index] for index in random.permutation(len(batches))]
+
+
+def frame_budget(lengths: Int[Tensor, " utterances"], batch_size: int) -> int:
+    """The budget under which a batch holds ``batch_size`` utterances of mean length."""
+    return int(batch_size * lengths.double().mean().ceil())

@@ -1,0 +1,213 @@
+"""What a container declares, held against the bytes that are there.
+
+libsndfile decodes a cut WAV as a shorter one, a damaged Ogg without the damaged seconds, an MP3 behind a WAV
+header as noise, and says nothing. These checks do. They decode nothing and look only at the structure: chunk
+sizes (WAV, AIFF), page checksums (Ogg), frame headers (MP3). libsndfile itself refuses a cut FLAC or CAF.
+"""
+
+import io
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+from serein.errors import CorruptAudio, UnsupportedAudio
+
+PCM_TAGS = (0x0001, 0x0003, 0xFFFE)  # of a WAV: integers, floats, "extensible"
+HEADER_SLACK = 64  # bytes: some writers count their own header into the size of the sound
+MOST_CHUNKS = 1_000  # before the sound; a file of empty chunks must not keep us for hours
+OPEN_LENGTH = "the header leaves the length open; everything after it was taken as sound"
+BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+XING_OR_VBRI = re.compile(rb"VBRI|(?:Xing|Info)...[\1\3\5\7\x09\x0b\x0d\x0f](?!\0{4})", re.DOTALL)  # with a length
+MPEG_SHIFT = {3: 0, 2: 1, 0: 2}  # version bits of MPEG 1, 2, 2.5: how often the sample rate is halved
+MPEG_KILOBITS = (
+    (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # MPEG 1
+    (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),  # MPEG 2 and 2.5
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container that has passed its checks.
+
+    Attributes:
+        stream: what to decode: the stream itself, or a copy with a mended header.
+        warnings: what was wrong and did no harm.
+        frames: samples a channel that must come out; None where libsndfile's own count is right.
+    """
+
+    stream: io.BufferedIOBase
+    warnings: tuple[str, ...] = ()
+    frames: int | None = None
+
+
+def check_container(stream: io.BufferedIOBase, name: str) -> Container:
+    """Recognise a container by its first bytes and check its structure.
+
+    Args:
+        stream: a seekable stream; it is read from its start and left anywhere.
+        name: what error messages call it.
+
+    Raises:
+        UnsupportedAudio: the stream starts like none of WAV, AIFF, CAF, FLAC, Ogg and MP3.
+        CorruptAudio: sound is missing, damaged, or not what the header says.
+    """
+    stream.seek(0)
+    magic = stream.read(12)
+    match magic[:4], magic[8:]:
+        case ((b"RIFF" | b"RF64"), b"WAVE"):
+            return _check_chunks(stream, "<", name)
+        case (b"RIFX", b"WAVE") | (b"FORM", b"AIFF" | b"AIFC"):
+            return _check_chunks(stream, ">", name)
+        case b"OggS", _:
+            return _check_ogg(stream, name)
+        case ((b"fLaC" | b"caff"), _):
+            return Container(stream)
+    if magic.startswith(b"ID3") or _is_mpeg(magic):
+        return _check_mp3(stream)
+    if not magic:
+        raise UnsupportedAudio(f"{name}: is empty")
+    kind = "is MP4 or M4A" if magic[4:8] == b"ftyp" else "does not start like an audio file"
+    raise UnsupportedAudio(
+        f"{name}: {kind}; serein decodes WAV, AIFF, CAF, FLAC, Ogg (Vorbis, Opus) and MP3: "
+        "convert it with `ffmpeg -i INPUT OUTPUT.wav`"
+    )
+
+
+def _check_chunks(stream: io.BufferedIOBase, order: str, name: str) -> Container:
+    """WAV and AIFF: a row of chunks with names and sizes; ``order`` is struct's sign for the byte order."""
+    end = stream.seek(0, io.SEEK_END)
+    position, tag, long_size = 12, 0, 0
+    for _ in range(MOST_CHUNKS):
+        stream.seek(position)
+        head = stream.read(24)
+        if len(head) < 8:
+            break
+        identity, size = struct.unpack_from(f"{order}4sI", head)
+        position += 8
+        if identity in (b"data", b"SSND"):
+            stream.seek(position)
+            if tag in PCM_TAGS and (inside := _compressed_kind(stream.read(8192))):
+                raise CorruptAudio(
+                    f"{name}: its WAV header stands in front of {inside} and would turn it into noise; "
+                    f"cut off the first {position} bytes, or export the file again"
+                )
+            return _check_size(stream, position, size, long_size, end, name)
+        if identity == b"ds64" and len(head) == 24:  # RF64 keeps here the sizes that 32 bits cannot hold
+            (long_size,) = struct.unpack_from("<Q", head, 16)
+        elif identity == b"fmt " and len(head) >= 10:
+            (tag,) = struct.unpack_from(f"{order}H", head, 8)
+        position += size + size % 2
+    return Container(stream)  # no sound so far: libsndfile says what is wrong
+
+
+def _check_size(stream: io.BufferedIOBase, start: int, size: int, long_size: int, end: int, name: str) -> Container:
+    """Hold the declared size of the sound that begins at byte ``start`` against the ``end`` of the stream."""
+    declared, present = long_size if long_size and size == 0xFFFFFFFF else size, end - start
+    if declared == 0 and present:
+        stream.seek(0)
+        header, sound = stream.read(start), stream.read()
+        # A WAV without sound may carry other chunks, but then its outer size is right. A recorder that was
+        # stopped, or that wrote into a pipe, leaves both sizes wrong, and libsndfile would hear nothing.
+        if header[:4] == b"RIFF" and struct.unpack_from("<I", header, 4)[0] != end - 8:
+            return Container(io.BytesIO(header[:-4] + b"\xff\xff\xff\xff" + sound), (OPEN_LENGTH,))
+    if declared <= present:
+        return Container(stream)
+    if not long_size and -declared % 2**31 < 2**16:  # just under 2^31 or 2^32: what writers into pipes put there
+        return Container(stream, (OPEN_LENGTH,))
+    if declared - present <= HEADER_SLACK:
+        return Container(stream, (f"the header promises {declared - present} bytes more than there are",))
+    raise CorruptAudio(f"{name}: is cut: {present} of the {declared} bytes of sound are there; copy it again")
+
+
+def _compressed_kind(payload: bytes) -> str:
+    """What compressed stream these bytes start; "" for plain samples."""
+    for magic, kind in (
+        (b"fLaC", "FLAC"),
+        (b"OggS", "Ogg"),
+        (b"ID3\2", "MP3"),
+        (b"ID3\3", "MP3"),
+        (b"ID3\4", "MP3"),
+    ):
+        if payload.startswith(magic):
+            return kind
+    # Samples can look like one frame header, but not like three at the distances that these declare.
+    return "MP3" if _count_mp3(payload, 0, most=3)[0] == 3 else ""
+
+
+def _check_ogg(stream: io.BufferedIOBase, name: str) -> Container:
+    """Ogg: a row of pages with lengths, numbers and checksums; the last one is marked as the last."""
+    stream.seek(0)
+    data = stream.read()
+    position, last = 0, False
+    following: dict[bytes, int] = {}  # number of the next page, by the serial number of the logical stream
+    while data.startswith(b"OggS", position):
+        body = position + 27 + int.from_bytes(data[position + 26 : position + 27])
+        end = body + sum(data[position + 27 : body])
+        if end > len(data):
+            raise CorruptAudio(f"{name}: is cut within an Ogg page; copy it again")
+        serial = data[position + 14 : position + 18]
+        number, checksum = struct.unpack_from("<II", data, position + 18)
+        page = data[position : position + 22] + bytes(4) + data[position + 26 : end]
+        if _ogg_checksum(page) != checksum or following.get(serial, number) != number:
+            raise CorruptAudio(f"{name}: the Ogg page at byte {position} is damaged or misplaced; copy the file again")
+        following[serial] = number + 1
+        last = bool(data[position + 5] & 4)
+        position = end
+    if len(following) > 1:
+        raise UnsupportedAudio(
+            f"{name}: holds {len(following)} Ogg streams, of which libsndfile decodes only one; "
+            "convert it with `ffmpeg -i INPUT OUTPUT.wav`"
+        )
+    if last:
+        return Container(stream)
+    if position < len(data):
+        raise CorruptAudio(f"{name}: is damaged: no Ogg page at byte {position}; copy it again")
+    return Container(stream, ("the Ogg stream has no end mark; it may be cut",))
+
+
+def _ogg_checksum(page: bytes) -> int:
+    """CRC-32 of RFC 3533: zlib's, but from the other end of each byte, from 0, and not inverted."""
+    register = zlib.crc32(page.translate(BITS_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{register:032b}"[::-1], 2)
+
+
+def _check_mp3(stream: io.BufferedIOBase) -> Container:
+    """MP3: a row of frames and no total length, unless the first frame is a Xing, Info or VBRI header."""
+    stream.seek(0)
+    data = stream.read()
+    start = 0
+    if data.startswith(b"ID3") and len(data) >= 10:
+        start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
+    if XING_OR_VBRI.search(data, start, start + 200):
+        return Container(stream)
+    # Else libsndfile guesses the length from the first frames' bit rate, and reads no further than that.
+    return Container(stream, frames=_count_mp3(data, start)[1])
+
+
+def _count_mp3(data: bytes, start: int, *, most: int | None = None) -> tuple[int, int]:
+    """Whole frames that follow each other from byte ``start``, and the samples a channel in them."""
+    count = samples = 0
+    while count != most and (frame := _mp3_frame(data[start : start + 4])) and start + frame[0] <= len(data):
+        start += frame[0]
+        count += 1
+        samples += frame[1]
+    return count, samples
+
+
+def _mp3_frame(header: bytes) -> tuple[int, int] | None:
+    """Bytes, and samples a channel, of the frame with this header (layer III of ISO 11172-3, 13818-3)."""
+    if not _is_mpeg(header) or header[1] & 0x06 != 0x02:
+        return None
+    shift, kilobits, rate = MPEG_SHIFT.get(header[1] >> 3 & 3), header[2] >> 4, header[2] >> 2 & 3
+    if shift is None or kilobits in (0, 15) or rate == 3:
+        return None
+    samples = 576 if shift else 1152
+    bits_a_second = 1000 * MPEG_KILOBITS[shift > 0][kilobits]
+    hertz = (44_100, 48_000, 32_000)[rate] >> shift
+    return samples * bits_a_second // 8 // hertz + (header[2] >> 1 & 1), samples
+
+
+def _is_mpeg(header: bytes) -> bool:
+    """Eleven bits set, then a layer; without a layer it is AAC."""
+    return len(header) >= 4 and header[0] == 0xFF and header[1] & 0xE0 == 0xE0 and header[1] & 0x06 != 0

@@ -1,0 +1,197 @@
+"""From recordings to a frame store: each utterance goes through the frozen encoder once, ever."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor
+
+from serein.corpus.corpus import Corpus, Utterance
+from serein.errors import AudioError, StoreError
+from serein.frames.audio import SAMPLE_RATE, load_audio
+from serein.frames.encoder import SpeechEncoder
+from serein.frames.store import (
+    CORPUS_FILE,
+    FORMAT,
+    STORE_FILE,
+    FrameStore,
+    read_header,
+    read_settings,
+    shard_path,
+    write_atomically,
+    write_shard,
+)
+from serein.progress import Report, quiet
+
+SHARD_UTTERANCES = 64
+SHARD_SECONDS = 900.0
+FP16_MAX = 65_504.0
+
+
+def extract(
+    corpus: Corpus,
+    encoder: SpeechEncoder,
+    folder: str | Path,
+    *,
+    pool: int = 1,
+    batch_seconds: float = 60.0,
+    report: Report = quiet,
+) -> FrameStore:
+    """Write the frames of a corpus, or continue where an earlier call stopped.
+
+    What is in a shard, and how its utterances are batched, is a pure function of the arguments: a call that was killed
+    and called again leaves the same bytes as one that was not. A file that cannot be read is named in the store's
+    ``failed`` and costs nothing else; calling again tries such files again.
+
+    Args:
+        corpus: what to extract; labels are not looked at.
+        encoder: from :func:`serein.frames.encoder.load_encoder`.
+        folder: the store.
+        pool: this many consecutive frames are averaged into one.
+        batch_seconds: most audio, padding included, that is encoded at once. Changes speed and memory only.
+        report: told after each shard.
+
+    Raises:
+        StoreError: the folder holds frames made with other settings.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = list(plan_shards(corpus.utterances))
+    _claim(folder, _settings(corpus, encoder, pool, len(shards)))
+    corpus.to_csv(folder / CORPUS_FILE)
+    for number, utterances in enumerate(shards):
+        path = shard_path(folder, number)
+        if not (path.exists() and _settled(path, utterances)):
+            ids, frames, failed = _encode_shard(utterances, encoder, pool, batch_seconds)
+            write_shard(path, ids, frames, failed)
+        report("extract", number + 1, len(shards), {"utterances": len(utterances)})
+    return FrameStore(folder)
+
+
+def plan_shards(utterances: Sequence[Utterance]) -> Iterator[list[Utterance]]:
+    """Cut a corpus, in its order, into shards of at most 64 utterances.
+
+    Where the table knows their lengths, a shard of several utterances is also at most 900 seconds long.
+    """
+    shard: list[Utterance] = []
+    seconds = 0.0
+    for utterance in utterances:
+        length = utterance.seconds or 0.0
+        if shard and (len(shard) == SHARD_UTTERANCES or seconds + length > SHARD_SECONDS):
+            yield shard
+            shard, seconds = [], 0.0
+        shard.append(utterance)
+        seconds += length
+    if shard:
+        yield shard
+
+
+def pool_frames(frames: Float[Tensor, "frames layers width"], pool: int) -> Float[Tensor, "pooled layers width"]:
+    """Average every ``pool`` consecutive frames; the last group may be smaller.
+
+    Example:
+        >>> pool_frames(torch.tensor([1.0, 3.0, 5.0]).view(3, 1, 1), 2).flatten()
+        tensor([2., 5.])
+    """
+    if pool == 1:
+        return frames
+    series = frames.flatten(1).T.unsqueeze(0)
+    pooled = F.avg_pool1d(series, pool, ceil_mode=True, count_include_pad=False)
+    return pooled[0].T.reshape(-1, *frames.shape[1:])
+
+
+def _encode_shard(
+    utterances: Sequence[Utterance], encoder: SpeechEncoder, pool: int, batch_seconds: float
+) -> tuple[list[str], list[Tensor], dict[str, str]]:
+    waveforms: dict[str, np.ndarray] = {}
+    failed: dict[str, str] = {}
+    with ThreadPoolExecutor() as threads:
+        for utterance, decoded in zip(utterances, threads.map(_decode, utterances), strict=True):
+            if isinstance(decoded, AudioError):
+                failed[utterance.id] = str(decoded)
+            else:
+                waveforms[utterance.id] = decoded
+    frames: dict[str, Tensor] = {}
+    for batch in _batches(waveforms, batch_seconds):
+        for name, encoded in zip(batch, encoder.encode([waveforms[name] for name in batch]), strict=True):
+            largest = float(encoded.abs().max())
+            if largest < FP16_MAX:  # also false when it is not a number
+                frames[name] = pool_frames(encoded, pool).half()
+            else:
+                failed[name] = f"frames reach {largest:g}, float16 ends at {FP16_MAX:g}"
+    ids = [utterance.id for utterance in utterances if utterance.id in frames]
+    return ids, [frames[name] for name in ids], failed
+
+
+def _decode(utterance: Utterance) -> np.ndarray | AudioError:
+    try:
+        return load_audio(utterance.path)
+    except AudioError as error:
+        return error
+
+
+def _batches(waveforms: dict[str, np.ndarray], batch_seconds: float) -> Iterator[list[str]]:
+    batch: list[str] = []
+    for name in sorted(waveforms, key=lambda name: len(waveforms[name])):
+        if batch and (len(batch) + 1) * len(waveforms[name]) > batch_seconds * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(name)
+    if batch:
+        yield batch
+
+
+def _settled(shard: Path, utterances: Sequence[Utterance]) -> bool:
+    """Whether a shard needs no second try: nothing in it failed, or what failed still cannot be read."""
+    failed = read_header(shard).failed
+    return all(isinstance(_decode(u), AudioError) for u in utterances if u.id in failed and u.path.exists())
+
+
+def _settings(corpus: Corpus, encoder: SpeechEncoder, pool: int, shards: int) -> dict[str, Any]:
+    content = [[u.id, u.seconds, u.audio_hash] for u in corpus]
+    return {
+        "format": FORMAT,
+        "encoder": {
+            "name": encoder.name,
+            "revision": encoder.revision,
+            "fingerprint": encoder.fingerprint,
+            "layers": list(encoder.layers),
+            "width": encoder.width,
+            "settings": encoder.settings,
+        },
+        "pool": pool,
+        "frame_rate": encoder.frame_rate / pool,
+        "decoder": {
+            "soundfile": soundfile.__version__,
+            "libsndfile": soundfile.__libsndfile_version__,
+            "soxr": version("soxr"),
+        },
+        "corpus": {
+            "name": corpus.name,
+            "hash": hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12],
+        },
+        "shards": shards,
+        "made_with": {"torch": torch.__version__, "transformers": version("transformers")},
+    }
+
+
+def _claim(folder: Path, settings: dict[str, Any]) -> None:
+    """Write ``store.json``, or check that the one there asks for the very same frames."""
+    if not (folder / STORE_FILE).exists():
+        write_atomically(folder / STORE_FILE, (json.dumps(settings, indent=2) + "\n").encode())
+        return
+    present = read_settings(folder)
+    compared = set(settings) - {"made_with"}
+    differing = sorted(name for name in compared if present.get(name) != settings[name])
+    if differing:
+        told = "; ".join(f"{name}: there {present.get(name)}, asked {settings[name]}" for name in differing)
+        raise StoreError(f"{folder}: holds frames made with other settings ({told}); give another folder with -o")

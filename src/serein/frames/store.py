@@ -1,0 +1,193 @@
+"""The frame store: a folder of fp16 shards that cannot be read by mistake and cannot be half written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float16
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from serein.corpus.corpus import Corpus
+from serein.errors import StoreError
+from serein.frames.batches import FrameArray
+
+FORMAT = 1
+STORE_FILE = "store.json"
+CORPUS_FILE = "corpus.csv"
+
+
+@dataclass(frozen=True)
+class ShardHeader:
+    """What a shard says of itself.
+
+    Attributes:
+        ids: utterances in it, in the order of their frames.
+        lengths: frames of each.
+        failed: utterances that belong here and could not be read, with the reason.
+        checksum: SHA-256 of the frames' bytes.
+    """
+
+    ids: tuple[str, ...]
+    lengths: tuple[int, ...]
+    failed: dict[str, str]
+    checksum: str
+
+
+class FrameStore:
+    """Frames of a corpus on disk, as ``serein extract`` wrote them.
+
+    ``store.json`` says all that changes a frame (encoder, revision, fingerprint of its weights, layers, pooling,
+    decoder and resampler versions); ``shard-*.safetensors`` hold the frames. A shard appears by an atomic rename, so
+    the shards present are the ledger.
+
+    Args:
+        folder: the store.
+
+    Raises:
+        StoreError: no store, another format, or shards missing because extraction has not ended.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.settings = read_settings(self.folder)
+        shards = [shard_path(self.folder, number) for number in range(self.settings["shards"])]
+        missing = [shard.name for shard in shards if not shard.exists()]
+        if missing:
+            raise StoreError(
+                f"{self.folder}: {len(missing)} of {len(shards)} shards are missing ({missing[0]} first): "
+                "run the same `serein extract` again, it continues where it stopped"
+            )
+        self.headers = {shard: read_header(shard) for shard in shards}
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Utterances with frames."""
+        return tuple(name for header in self.headers.values() for name in header.ids)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Utterances without frames, and why."""
+        return {name: why for header in self.headers.values() for name, why in header.failed.items()}
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames a second, after temporal pooling."""
+        rate: float = self.settings["frame_rate"]
+        return rate
+
+    def corpus(self) -> Corpus:
+        """The corpus that was extracted, without the utterances that failed."""
+        present = set(self.ids)
+        corpus = Corpus.from_csv(self.folder / CORPUS_FILE).select(lambda utterance: utterance.id in present)
+        return Corpus(self.settings["corpus"]["name"], corpus.utterances)
+
+    def load(self) -> FrameArray:
+        """All frames in memory, each shard checked against its checksum.
+
+        Raises:
+            StoreError: a shard's bytes are not what was written.
+        """
+        lengths = [length for header in self.headers.values() for length in header.lengths]
+        encoder = self.settings["encoder"]
+        flat = torch.empty(sum(lengths), len(encoder["layers"]), encoder["width"], dtype=torch.float16)
+        place = 0
+        for shard, header in self.headers.items():
+            frames = _read_frames(shard)
+            if _checksum(frames) != header.checksum:
+                raise StoreError(f"{shard}: its bytes have changed since it was written; delete it and extract again")
+            flat[place : place + len(frames)] = frames
+            place += len(frames)
+        return FrameArray(self.ids, flat, torch.tensor(lengths), self.frame_rate)
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """``store.json`` of a store.
+
+    Raises:
+        StoreError: it is not there, damaged, or of another format.
+    """
+    path = folder / STORE_FILE
+    try:
+        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise StoreError(f"{folder}: is not a frame store (no {STORE_FILE}); `serein extract` makes one") from error
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{path}: cannot be read ({error})") from error
+    if settings.get("format") != FORMAT:
+        raise StoreError(
+            f"{path}: has format {settings.get('format')}, this serein reads format {FORMAT}; extract again"
+        )
+    return settings
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where shard ``number`` stands."""
+    return folder / f"shard-{number:05d}.safetensors"
+
+
+def write_shard(
+    path: Path,
+    ids: Sequence[str],
+    frames: Sequence[Float16[Tensor, "_ layers width"]],
+    failed: dict[str, str],
+) -> None:
+    """Write a shard so that it is either whole or absent, whatever happens in between."""
+    flat = torch.cat(list(frames)) if frames else torch.empty(0, 1, 1, dtype=torch.float16)
+    header = {
+        "ids": list(ids),
+        "lengths": [len(part) for part in frames],
+        "failed": failed,
+        "checksum": _checksum(flat),
+    }
+    # One metadata key: with several, their order in the file, and so its bytes, would not be fixed.
+    write_atomically(path, save({"frames": flat}, metadata={"serein": json.dumps(header, sort_keys=True)}))
+
+
+def read_header(shard: Path) -> ShardHeader:
+    """What a shard holds, without its frames.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    try:
+        with safe_open(shard, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["serein"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise StoreError(f"{shard}: is damaged ({error}); delete it and extract again") from error
+    return ShardHeader(tuple(header["ids"]), tuple(header["lengths"]), header["failed"], header["checksum"])
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is seen whole or not at all, also after a power cut."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is already durable
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _read_frames(shard: Path) -> Tensor:
+    try:
+        with safe_open(shard, framework="pt") as file:
+            frames: Tensor = file.get_tensor("frames")
+    except (SafetensorError, OSError) as error:
+        raise StoreError(f"{shard}: is damaged ({error}); delete it and extract again") from error
+    return frames
+
+
+def _checksum(frames: Tensor) -> str:
+    return hashlib.sha256(frames.contiguous().numpy().data).hexdigest()

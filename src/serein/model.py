@@ -1,0 +1,137 @@
+"""The network from its description, and the folder that carries it: config.json and model.safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import nn
+
+from serein.errors import ModelError
+from serein.frames.store import write_atomically
+from serein.nn.classifier import EmotionClassifier
+from serein.nn.pooling import AttentiveStatisticsPooling
+from serein.nn.transformer import WAPTransformer
+from serein.recipe import Model
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class EncoderDescription(BaseModel):
+    """Which frames a model expects.
+
+    Attributes:
+        name: Hub id, folder, or ``logmel``.
+        revision: commit on the Hub, or "".
+        fingerprint: of the encoder's weights.
+        layers: layer numbers, in order.
+        width: width of a frame.
+        settings: what else changes the frames (dtype, padding).
+        pool: frames averaged into one.
+        frame_rate: frames a second, after pooling.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    revision: str
+    fingerprint: str
+    layers: tuple[int, ...]
+    width: int
+    settings: dict[str, Any]
+    pool: int
+    frame_rate: float
+
+    @classmethod
+    def of_store(cls, settings: dict[str, Any]) -> "EncoderDescription":
+        """The encoder behind a frame store, from its ``store.json``."""
+        return cls(**settings["encoder"], pool=settings["pool"], frame_rate=settings["frame_rate"])
+
+
+class ModelConfig(BaseModel):
+    """``config.json``: all that is needed to build the network and to feed it.
+
+    Attributes:
+        format: of this file.
+        architecture: ``classifier``, or ``adapter`` for an adapter without a head.
+        model: the recipe's ``[model]``.
+        encoder: which frames go in.
+        max_frames: positions learned: the longest window, in frames.
+        labels: emotions in the order of the logits; empty for an adapter.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: int = 1
+    architecture: str
+    model: Model
+    encoder: EncoderDescription
+    max_frames: int
+    labels: tuple[str, ...] = ()
+
+
+def build_adapter(config: ModelConfig) -> WAPTransformer:
+    """A fresh adapter; its weights come from torch's global generator."""
+    model = config.model
+    return WAPTransformer(
+        config.encoder.width,
+        len(config.encoder.layers),
+        width=model.width,
+        blocks=model.blocks,
+        heads=model.heads,
+        dropout=model.dropout,
+        max_frames=config.max_frames,
+    )
+
+
+def build_classifier(
+    config: ModelConfig, adapter: WAPTransformer | None = None, head_dropout: float = 0.0
+) -> EmotionClassifier:
+    """A classifier with a fresh head on this adapter, or on a fresh one."""
+    pooling = AttentiveStatisticsPooling(config.model.width, config.model.pooling_heads, config.model.pooling_variance)
+    return EmotionClassifier(adapter or build_adapter(config), pooling, len(config.labels), head_dropout)
+
+
+def save_model(folder: str | Path, module: nn.Module, config: ModelConfig) -> None:
+    """Write ``config.json`` and ``model.safetensors``; nothing in them is ever unpickled."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
+    write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+    write_atomically(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Read ``config.json``.
+
+    Raises:
+        ModelError: missing, damaged, or written by another serein.
+    """
+    path = Path(folder) / CONFIG_FILE
+    try:
+        return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: is not a model folder (no {CONFIG_FILE}); `serein train` makes one") from error
+    except (OSError, ValueError, ValidationError) as error:
+        raise ModelError(f"{path}: is not a serein model's configuration: {error}") from error
+
+
+def load_model(folder: str | Path) -> tuple[EmotionClassifier | WAPTransformer, ModelConfig]:
+    """The network of a model folder, ready to predict.
+
+    Raises:
+        ModelError: a file is missing or damaged, or weights are missing, unexpected or of another shape.
+    """
+    config = load_config(folder)
+    module = build_classifier(config) if config.architecture == "classifier" else build_adapter(config)
+    path = Path(folder) / WEIGHTS_FILE
+    try:
+        module.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise ModelError(f"{folder}: has no {WEIGHTS_FILE}") from error
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ModelError(f"{path}: these weights do not fit {CONFIG_FILE}: {error}") from error
+    return module.eval(), config

@@ -1,0 +1,62 @@
+"""From frames to one vector an utterance: attentive statistics pooling, eq. (7)."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+Variance = Literal["corrected", "printed"]
+
+
+def attentive_statistics(
+    frames: Float[Tensor, "batch frames width"],
+    attention: Float[Tensor, "batch frames heads"],
+    variance: Variance = "corrected",
+) -> tuple[Float[Tensor, "batch width heads"], Float[Tensor, "batch width heads"]]:
+    """Eq. (7): attention-weighted mean and variance over time, for each head.
+
+    mu = Z^T A.  The paper prints sigma^2 = Z^T (A * A) - (Z^T A * Z^T A), which weighs Z where a variance needs Z * Z,
+    and can be negative; ``"corrected"`` is (Z * Z)^T A - mu * mu, ``"printed"`` is the paper's text.
+
+    Args:
+        frames: Z.
+        attention: A; each head sums to 1 over time, and is 0 on padding.
+        variance: which second line of eq. (7).
+
+    Example:
+        >>> z = torch.tensor([[[1.0], [3.0]]])
+        >>> [statistic.item() for statistic in attentive_statistics(z, torch.full((1, 2, 1), 0.5))]
+        [2.0, 1.0]
+    """
+    mean = frames.mT @ attention
+    second = frames.mT @ attention.square() if variance == "printed" else frames.square().mT @ attention
+    return mean, second - mean.square()
+
+
+class AttentiveStatisticsPooling(nn.Module):
+    """A 1x1 convolution gives each head its weights over time; means and variances are L2-normalised and joined.
+
+    Args:
+        width: width of the frames.
+        heads: K of the paper's A (4).
+        variance: see :func:`attentive_statistics`.
+    """
+
+    def __init__(self, width: int, heads: int = 4, variance: Variance = "corrected") -> None:
+        super().__init__()
+        self.variance: Variance = variance
+        self.output_width = 2 * width * heads
+        self.score = nn.Linear(width, heads)  # on (batch, frames, width) a linear layer is the 1x1 convolution
+
+    def forward(
+        self, frames: Float[Tensor, "batch frames width"], padding_mask: Bool[Tensor, "batch frames"]
+    ) -> Float[Tensor, "batch pooled"]:
+        """Pool over time; padding weighs nothing."""
+        frames = frames.float()  # a difference of squares needs more digits than bf16 has
+        scores = self.score(frames).float().masked_fill(padding_mask.unsqueeze(-1), -torch.inf)
+        mean, variance = attentive_statistics(
+            frames.masked_fill(padding_mask.unsqueeze(-1), 0.0), scores.softmax(1), self.variance
+        )
+        return torch.cat([F.normalize(mean, dim=1).flatten(1), F.normalize(variance, dim=1).flatten(1)], dim=1)

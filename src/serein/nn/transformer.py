@@ -1,0 +1,165 @@
+"""WAP-Transformer: the light backbone of the adapter (paper, section II-A.2 and III-B)."""
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from serein.nn.masking import replace_frames
+
+
+class TransformerBlock(nn.Module):
+    """Pre-norm self-attention and GELU feed-forward (4 x width), each round a residual path."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"width {width} cannot be parted into {heads} heads")
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+        self.feed_forward_norm = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.dropout = dropout
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch frames width"],
+        visible: Bool[Tensor, "batch 1 1 frames"] | None,
+    ) -> Float[Tensor, "batch frames width"]:
+        """One block; ``visible`` says which frames may be attended to (None = all)."""
+        rate = self.dropout if self.training else 0.0
+        batch, frames, width = x.shape
+        qkv = self.qkv(self.attention_norm(x)).view(batch, frames, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, width / heads)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible, dropout_p=rate)
+        attended = self.out(attended.transpose(1, 2).reshape(batch, frames, width))
+        x = x + F.dropout(attended, rate, self.training)
+        hidden = F.gelu(self.up(self.feed_forward_norm(x)))
+        return x + F.dropout(self.down(F.dropout(hidden, rate, self.training)), rate, self.training)
+
+
+class WeightedAverage(nn.Module):
+    """Z = sum over l of w_l X^l, with w = softmax of learnable scores, so that it stays an average.
+
+    Example:
+        >>> average = WeightedAverage(2)
+        >>> average([torch.zeros(1, 3), torch.ones(1, 3)])
+        tensor([[0.5000, 0.5000, 0.5000]], grad_fn=...)
+    """
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.zeros(inputs))
+
+    def forward(self, outputs: list[Float[Tensor, "*batch"]]) -> Float[Tensor, "*batch"]:
+        """Average tensors of one shape."""
+        weights = self.scores.softmax(0)
+        return torch.stack([weight * output for weight, output in zip(weights, outputs, strict=True)]).sum(0)
+
+
+class FrameFrontEnd(nn.Module):
+    """What stands before the adapter: each encoder layer standardised, then mixed with softmax weights.
+
+    ``mean`` and ``deviation`` belong to the frames of the training talkers (``serein.frames.batches.frame_moments``);
+    they are buffers, so they travel with the weights. With one layer there is nothing to mix.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, layers: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(layers, width))
+        self.register_buffer("deviation", torch.ones(layers, width))
+        self.mix = nn.Parameter(torch.zeros(layers)) if layers > 1 else None
+
+    def forward(self, frames: Float[Tensor, "batch frames layers width"]) -> Float[Tensor, "batch frames width"]:
+        """Standardise and mix."""
+        frames = (frames - self.mean) / self.deviation
+        if self.mix is None:
+            return frames.squeeze(2)
+        return torch.einsum("btlw,l->btw", frames, self.mix.softmax(0))
+
+
+class WAPTransformer(nn.Module):
+    """Frames of a frozen encoder in, enriched frames Z out: "weighted average pooling" over transformer blocks.
+
+    Patch embedding to ``width``, learnable 1-D positions, ``blocks`` transformer blocks, the softmax-weighted average
+    of the blocks' outputs, and an MLP of three linear layers on it.
+
+    Args:
+        input_width: width of the encoder's frames.
+        input_layers: how many of the encoder's layers come in.
+        width: D of the paper (384).
+        blocks: L of the paper (3).
+        heads: attention heads of a block; the paper does not say (6 here).
+        dropout: inside the blocks, in training only.
+        max_frames: how many positions are learned; longer input is an error, so cut it into windows first.
+
+    Example:
+        >>> adapter = WAPTransformer(input_width=16, input_layers=2, width=12, blocks=3, heads=2).eval()
+        >>> padding_mask = torch.tensor([[False] * 7, [False] * 4 + [True] * 3])
+        >>> adapter(torch.randn(2, 7, 2, 16), padding_mask).shape
+        torch.Size([2, 7, 12])
+    """
+
+    def __init__(
+        self,
+        input_width: int,
+        input_layers: int = 1,
+        *,
+        width: int = 384,
+        blocks: int = 3,
+        heads: int = 6,
+        dropout: float = 0.0,
+        max_frames: int = 1500,
+    ) -> None:
+        super().__init__()
+        self.width = width
+        self.front_end = FrameFrontEnd(input_layers, input_width)
+        self.embed = nn.Linear(input_width, width)
+        self.mask_embedding = nn.Parameter(torch.empty(width))
+        self.positions = nn.Parameter(torch.empty(max_frames, width))
+        nn.init.trunc_normal_(self.mask_embedding, std=0.02)
+        nn.init.trunc_normal_(self.positions, std=0.02)
+        self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(blocks))
+        self.average = WeightedAverage(blocks)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, width)
+        )
+
+    def forward(
+        self,
+        frames: Float[Tensor, "batch frames layers input_width"],
+        padding_mask: Bool[Tensor, "batch frames"],
+        frame_mask: Bool[Tensor, "batch frames"] | None = None,
+    ) -> Float[Tensor, "batch frames width"]:
+        """Enrich frames.
+
+        Args:
+            frames: the encoder's frames; what stands at padding positions does not matter.
+            padding_mask: True = padding. Output at padding positions means nothing.
+            frame_mask: True = replaced by the learnable embedding before positions are added.
+
+        Raises:
+            ValueError: more frames than learned positions.
+        """
+        length = frames.shape[1]
+        if length > len(self.positions):
+            raise ValueError(
+                f"{length} frames, but {len(self.positions)} positions are learned: cut the input into windows"
+            )
+        x = self.embed(self.front_end(frames))
+        if frame_mask is not None:
+            x = replace_frames(x, frame_mask, self.mask_embedding)
+        x = x + self.positions[:length]
+        visible = ~padding_mask[:, None, None, :] if padding_mask.any() else None
+        outputs = []
+        for block in self.blocks:
+            x = block(x, visible)
+            outputs.append(x)
+        output: Tensor = self.mlp(self.average(outputs))
+        return output

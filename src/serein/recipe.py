@@ -1,0 +1,171 @@
+"""The settings of a run: strict, read from TOML, written back as resolved."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from serein.errors import UsageError
+
+
+class Section(BaseModel):
+    """A part of a recipe; a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Section):
+    """The network. Changes results."""
+
+    width: int = Field(384, ge=8, description="width of the adapter (D of the paper)")
+    blocks: int = Field(3, ge=1, description="transformer blocks")
+    heads: int = Field(6, ge=1, description="attention heads of a block")
+    dropout: float = Field(0.0, ge=0, lt=1, description="inside the blocks")
+    pooling_heads: int = Field(4, ge=1, description="heads of attentive statistics pooling")
+    pooling_variance: Literal["corrected", "printed"] = Field("corrected", description="second line of eq. 7")
+
+
+class Adapt(Section):
+    """Adapter training without labels. Changes results."""
+
+    data: Literal["none", "inductive", "transductive"] = Field(
+        "inductive",
+        description="none: a fresh adapter; inductive: training talkers' audio; transductive: all talkers', test too",
+    )
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(96, ge=1, description="utterances of mean length in a batch")
+    learning_rate: float = Field(1e-4, gt=0, description="at the start of its cosine")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0)
+    mask_ratio: float = Field(0.4, gt=0, lt=1, description="share of frames hidden from the student")
+    mask_span: float = Field(1.0, ge=1, description="mean length of a hidden stretch, frames")
+    ema_decay: float = Field(0.999, ge=0, le=1, description="alpha of eq. 2, every step")
+    target_norm: Literal["none", "layer"] = Field("layer", description="of the teacher's frames")
+    attributes: int = Field(1024, ge=2, description="K local attributes")
+    attribute_decay: float = Field(0.99, ge=0, lt=1, description="forgetting of their counts")
+    attribute_eta: float | None = Field(None, gt=0, le=1, description="a fixed eta_t of eq. 5")
+    revive_below: float = Field(0.02, ge=0, lt=1, description="fraction of uniform usage")
+    similarity: Literal["cosine", "distance"] = Field("cosine", description="the student's logits")
+    temperature: float = Field(0.1, gt=0)
+    reconstruction_start: float = Field(1.0, ge=0, le=1, description="lambda of eq. 6 at the first step")
+    reconstruction_end: float = Field(0.5, ge=0, le=1, description="and at the last")
+    hand_on: Literal["teacher", "student"] = Field("teacher", description="which branch is fine-tuned")
+
+
+class Finetune(Section):
+    """Training with labels. Changes results."""
+
+    epochs: int = Field(100, ge=1)
+    batch_size: int = Field(96, ge=1, description="utterances of mean length in a batch")
+    learning_rate: float = Field(1e-4, gt=0, description="of the adapter, at the start of its cosine")
+    head_learning_rate: float = Field(1e-3, gt=0, description="of pooling and output layer, likewise")
+    warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0)
+    balance: Literal["masked-copies", "class-weights", "none"] = Field(
+        "masked-copies", description="what makes minority classes count"
+    )
+    copy_mask_ratio: float = Field(0.4, gt=0, lt=1, description="share of frames hidden in a masked copy")
+    frame_masking: float = Field(0.0, ge=0, lt=1, description="share of frames hidden in every training utterance")
+    head_dropout: float = Field(0.0, ge=0, lt=1, description="on the pooled vector")
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+
+
+class Speed(Section):
+    """Changes how long a run takes, not what it is (the last digits follow the precision)."""
+
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of matrix products")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints; 0: every step")
+
+
+class Recipe(Section):
+    """All settings of a run.
+
+    Example:
+        >>> Recipe().adapt.attributes
+        1024
+        >>> Recipe.from_toml("", ["adapt.attributes=256"]).adapt.attributes
+        256
+    """
+
+    model: Model = Model()
+    adapt: Adapt = Adapt()
+    finetune: Finetune = Finetune()
+    speed: Speed = Speed()
+
+    @classmethod
+    def from_toml(cls, text: str, changes: Sequence[str] = (), source: str = "recipe") -> "Recipe":
+        """Parse a recipe.
+
+        Args:
+            text: TOML with the tables ``[model]``, ``[adapt]``, ``[finetune]``, ``[speed]``; what is not named has
+                its default, the paper's value where the paper gives one.
+            changes: ``table.key=value`` each, applied on top; the value is TOML, or else taken as text.
+            source: what to call the text in an error.
+
+        Raises:
+            UsageError: no TOML, an unknown key, or a value out of its range; says which.
+        """
+        try:
+            content: dict[str, Any] = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{source}: is not TOML: {error}") from error
+        for change in changes:
+            _apply(content, change)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}{_known(cls, fault['loc'])}"
+                for fault in error.errors()
+            )
+            raise UsageError(f"{source}: {faults}") from error
+
+    @classmethod
+    def read(cls, path: str | Path, changes: Sequence[str] = ()) -> "Recipe":
+        """Read a recipe file; see :meth:`from_toml`."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"{path}: recipe cannot be read ({error.strerror})") from error
+        return cls.from_toml(text, changes, source=str(path))
+
+    def to_toml(self) -> str:
+        """The recipe as resolved, every key named."""
+        lines: list[str] = []
+        for name, table in self.model_dump(exclude_none=True).items():
+            lines.append(f"[{name}]")
+            lines += [f"{key} = {_toml(value)}" for key, value in table.items()]
+            lines.append("")
+        return "\n".join(lines)
+
+
+def _apply(content: dict[str, Any], change: str) -> None:
+    path, separator, text = change.partition("=")
+    table, dot, key = path.strip().partition(".")
+    if not (separator and dot and table and key):
+        raise UsageError(f"--set {change}: write table.key=value, for example --set adapt.attributes=256")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    content.setdefault(table, {})[key] = value
+
+
+def _known(recipe: type[Recipe], place: tuple[int | str, ...]) -> str:
+    """For an unknown key: the keys that there are."""
+    fields = recipe.model_fields
+    if place[0] not in fields:
+        return f" (tables: {', '.join(fields)})"
+    section = fields[str(place[0])].annotation
+    if len(place) > 1 and section is not None and place[1] not in section.model_fields:
+        return f" (keys: {', '.join(section.model_fields)})"
+    return ""
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else repr(value)

@@ -1,0 +1,144 @@
+"""A trained model on anybody's recording."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple, overload
+
+import numpy as np
+import soxr
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from serein.errors import ModelError, NonFiniteAudio, TooShort
+from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, load_audio
+from serein.frames.encoder import SpeechEncoder, load_encoder
+from serein.frames.extract import pool_frames
+from serein.model import ModelConfig, load_model
+from serein.nn.classifier import EmotionClassifier
+
+Scores = list[dict[str, str | float]]
+"""``[{"label": "angry", "score": 0.81}, ...]``, best first: what transformers' audio-classification pipeline gives."""
+
+
+class Recording(NamedTuple):
+    """Samples that are already in memory.
+
+    Attributes:
+        samples: floating point, mono, or (samples, channels).
+        rate: samples a second.
+    """
+
+    samples: np.ndarray
+    rate: int
+
+
+Source = str | Path | bytes | Recording
+
+
+class EmotionRecognizer:
+    """Encoder, adapter, pooling and classifier behind one call.
+
+    A recording longer than the model's positions is cut into windows of equal length; their probabilities and
+    embeddings are averaged.
+
+    Args:
+        classifier: the network.
+        config: its description.
+        encoder: the frozen encoder that it was trained on.
+    """
+
+    def __init__(self, classifier: EmotionClassifier, config: ModelConfig, encoder: SpeechEncoder) -> None:
+        self.classifier = classifier.eval()
+        self.config = config
+        self.encoder = encoder
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, encoder: str | None = None, device: str = "cpu"
+    ) -> "EmotionRecognizer":
+        """Load a model folder that ``serein train`` wrote, and the encoder that it names.
+
+        Args:
+            folder: the model.
+            encoder: where the encoder is on this machine, if not where it was in training; its weights must be the
+                same.
+            device: for encoder and classifier.
+
+        Raises:
+            ModelError: the folder or the encoder is missing, damaged, or the encoder's weights are others.
+        """
+        module, config = load_model(folder)
+        if not isinstance(module, EmotionClassifier):
+            raise ModelError(
+                f"{folder}: is an adapter without a classifier; `serein train --adapter {folder}` adds one"
+            )
+        wanted = config.encoder
+        front = load_encoder(
+            encoder or wanted.name,
+            layers=wanted.layers,
+            revision=None if encoder else wanted.revision or None,
+            device=device,
+            dtype=wanted.settings.get("dtype", "float32"),
+            whisper_padding=wanted.settings.get("whisper_padding", True),
+        )
+        if front.fingerprint != wanted.fingerprint:
+            raise ModelError(f"{front.name}: its weights are not those of the encoder that {folder} was trained on")
+        return cls(module.to(device), config, front)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The emotions that it tells apart."""
+        return self.config.labels
+
+    @overload
+    def __call__(self, source: Source, *, top_k: int | None = None) -> Scores: ...
+    @overload
+    def __call__(self, source: list[Source], *, top_k: int | None = None) -> list[Scores]: ...
+    def __call__(self, source: Source | list[Source], *, top_k: int | None = None) -> Scores | list[Scores]:
+        """Scores of one recording, or of each of several.
+
+        Args:
+            source: a path, the bytes of an audio file, a :class:`Recording`, or a list of these.
+            top_k: how many labels; None gives all.
+
+        Raises:
+            AudioError: a recording cannot be used; says which and why.
+        """
+        if isinstance(source, list):
+            return [self(single, top_k=top_k) for single in source]
+        probabilities = self.probabilities(source)
+        order = probabilities.argsort(descending=True)[:top_k].tolist()
+        return [{"label": self.labels[index], "score": float(probabilities[index])} for index in order]
+
+    @torch.inference_mode()
+    def probabilities(self, source: Source) -> Float[Tensor, " classes"]:
+        """Probability of each of :attr:`labels`."""
+        return torch.stack([self.classifier(*window).softmax(1)[0] for window in self._windows(source)]).mean(0).cpu()
+
+    @torch.inference_mode()
+    def embed(self, source: Source) -> Float[Tensor, " pooled"]:
+        """The utterance embedding: attentive statistics of the adapted frames."""
+        return torch.stack([self.classifier.embed(*window)[0] for window in self._windows(source)]).mean(0).cpu()
+
+    def _windows(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+        (frames,) = self.encoder.encode([_samples(source)])
+        frames = pool_frames(frames, self.config.encoder.pool).half().float()  # as the frame store rounds them
+        device = self.classifier.output.weight.device
+        for window in frames.to(device).tensor_split(-(-len(frames) // self.config.max_frames)):
+            yield window.unsqueeze(0), torch.zeros(1, len(window), dtype=torch.bool, device=device)
+
+
+def _samples(source: Source) -> np.ndarray:
+    if not isinstance(source, Recording):
+        return load_audio(source)
+    samples = np.asarray(source.samples, dtype=np.float32)
+    if samples.ndim == 2:
+        samples = samples.mean(1)
+    if source.rate != SAMPLE_RATE:
+        samples = soxr.resample(samples, source.rate, SAMPLE_RATE, quality="HQ")
+    if len(samples) < MINIMUM_SAMPLES:
+        raise TooShort(f"this recording has {len(samples)} samples at 16 kHz; {MINIMUM_SAMPLES} make one frame")
+    if not np.isfinite(samples).all():
+        raise NonFiniteAudio("this recording has samples that are not finite numbers")
+    return samples

@@ -1,0 +1,85 @@
+"""Training state on disk: safetensors and JSON, so that a killed run continues to the same bits."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from serein.errors import StoreError
+from serein.frames.store import write_atomically
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Checkpoint:
+    """Where a loop saves itself, and how often.
+
+    Args:
+        path: the file; None never saves.
+        seconds: least time between two saves; 0 saves at every call.
+    """
+
+    path: Path | None = None
+    seconds: float = 60.0
+    _saved: float = field(default_factory=time.monotonic)
+
+    def save_if_due(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, history: list[Row]) -> None:
+        """Save when the last save is long enough ago."""
+        if self.path is not None and time.monotonic() - self._saved >= self.seconds:
+            self.save(module, optimizer, step, history)
+            self._saved = time.monotonic()
+
+    def save(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, history: list[Row]) -> None:
+        """Write all that the next step depends on: weights, buffers, Adam's moments, the count of steps done."""
+        if self.path is None:
+            return
+        tensors = {f"module.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
+        for index, state in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in state.items()}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        said = json.dumps({"step": step, "history": history})
+        write_atomically(self.path, save(tensors, metadata={"serein": said}))
+
+    def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
+        """Put back what was saved.
+
+        Returns:
+            the count of steps done and the history so far; (0, []) where nothing was saved.
+
+        Raises:
+            StoreError: the file is damaged or belongs to another network.
+        """
+        if self.path is None or not self.path.exists():
+            return 0, []
+        moments: dict[int, dict[str, Tensor]] = {}
+        weights: dict[str, Tensor] = {}
+        try:
+            with safe_open(self.path, framework="pt") as file:
+                said = json.loads(file.metadata()["serein"])
+                for key in file.keys():  # noqa: SIM118 (not a mapping)
+                    kind, _, name = key.partition(".")
+                    if kind == "module":
+                        weights[name] = file.get_tensor(key)
+                    else:
+                        index, _, moment = name.partition(".")
+                        moments.setdefault(int(index), {})[moment] = file.get_tensor(key)
+            module.load_state_dict(weights)
+        except (SafetensorError, RuntimeError) as error:
+            raise StoreError(
+                f"{self.path}: this checkpoint does not fit ({error}); delete it to start again"
+            ) from error
+        groups = optimizer.state_dict()["param_groups"]
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        return said["step"], said["history"]
+
+    def remove(self) -> None:
+        """Delete the file, when the loop is done and its result is saved elsewhere."""
+        if self.path is not None:
+            self.path.unlink(missing_ok=True)

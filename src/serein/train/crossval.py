@@ -1,0 +1,214 @@
+"""Every fold and seed of a protocol, one row a test utterance: the run folder that all numbers come from."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from serein.corpus.corpus import Corpus
+from serein.corpus.protocol import Fold, Protocol, check_talkers, find_leaks
+from serein.errors import CorpusError, StoreError, UsageError
+from serein.frames.batches import FrameArray
+from serein.frames.store import FrameStore, write_atomically
+from serein.model import EncoderDescription, ModelConfig
+from serein.progress import Report, quiet
+from serein.recipe import Recipe
+from serein.train.checkpoint import Row
+from serein.train.machine import environment, peak_memory_bytes, pick_device
+from serein.train.systems import SYSTEMS, Outcome, Task
+
+RUN_FORMAT = 1
+POSITIONS_SECONDS = 30.0  # positions are learned for at least this long, so that a model fits common windows
+NAMES = {
+    ("linear", "none"): "linear probe",
+    ("adapter", "none"): "adapter, fresh",
+    ("adapter", "inductive"): "adapter, trained without labels",
+    ("adapter", "transductive"): "adapter, trained without labels, TRANSDUCTIVE",
+}
+
+
+def cross_validate(
+    store: FrameStore,
+    corpus: Corpus,
+    protocol: Protocol,
+    folder: str | Path,
+    recipe: Recipe,
+    *,
+    system: str = "adapter",
+    seeds: Sequence[int] = (0,),
+    command: str = "",
+    synthetic: bool = False,
+    report: Report = quiet,
+) -> Path:
+    """Run a system on every fold and seed, or continue where an earlier call stopped.
+
+    Leaves ``recipe.toml``, ``run.json``, ``environment.json``, ``protocol.json``, ``predictions.csv``, and for each
+    fold and seed ``folds/FOLD/seed-N/`` with its predictions, history, cost and test embeddings.
+
+    Args:
+        store: the frames.
+        corpus: the labels; its utterances that have no frames are errors if the protocol names them.
+        protocol: the folds.
+        folder: the run.
+        recipe: the settings.
+        system: a key of :data:`serein.train.systems.SYSTEMS`.
+        seeds: repetitions of each fold.
+        command: what the user typed, for the report.
+        synthetic: the voices are a machine's, which the report says.
+        report: told of every step.
+
+    Raises:
+        CorpusError: a talker on both sides, or an utterance without frames.
+        StoreError: the folder holds a run with other settings.
+        UsageError: no such system, or no seed.
+    """
+    folder = Path(folder)
+    if system not in SYSTEMS:
+        raise UsageError(f"system {system!r}: there are {', '.join(SYSTEMS)}")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise UsageError(f"seeds {list(seeds)}: give at least one, each once")
+    check_talkers(protocol, corpus)
+    array = _frames(store, protocol)
+    labels = label_indices(array, corpus, protocol.labels)
+    config = model_config(store, array, recipe, protocol.labels)
+    adapter_training = recipe.adapt.data if system == "adapter" else "none"
+    facts = {
+        "format": RUN_FORMAT,
+        "system": system,
+        "name": NAMES[system, adapter_training],
+        "adapter_training": adapter_training,
+        "seeds": list(seeds),
+        "command": command,
+        "corpus": corpus.name,
+        "encoder": config.encoder.model_dump(mode="json"),
+        "synthetic": synthetic,
+        "leaks": [str(leak) for leak in find_leaks(protocol, corpus)],
+    }
+    _claim(folder, facts, recipe, protocol)
+
+    tasks = [(fold, seed) for seed in seeds for fold in protocol.folds]
+    talkers = {utterance.id: utterance.talker for utterance in corpus}
+    for number, (fold, seed) in enumerate(tasks, start=1):
+        place = folder / "folds" / fold.name / f"seed-{seed}"
+        if not (place / "predictions.csv").exists():
+            place.mkdir(parents=True, exist_ok=True)
+            task = Task(array, labels, fold, config, recipe, seed, place)
+
+            def tell(stage: str, done: int, total: int, step: Row, fold: Fold = fold, seed: int = seed) -> None:
+                report(stage, done, total, {"fold": fold.name, "seed": seed, **step})
+
+            outcome = SYSTEMS[system](task, tell)
+            _write_outcome(place, task, outcome, talkers)
+        report("crossval", number, len(tasks), {"fold": fold.name, "seed": seed})
+    parts = [folder / "folds" / fold.name / f"seed-{seed}" / "predictions.csv" for fold, seed in tasks]
+    header = parts[0].read_text(encoding="utf-8").splitlines(keepends=True)[0]
+    rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines(keepends=True)[1:]]
+    write_atomically(folder / "predictions.csv", "".join([header, *rows]).encode())
+    return folder
+
+
+def label_indices(array: FrameArray, corpus: Corpus, labels: Sequence[str]) -> Tensor:
+    """The class of each utterance of the array, -1 where it has none of these labels."""
+    number = {label: index for index, label in enumerate(labels)}
+    emotions = {utterance.id: utterance.emotion for utterance in corpus}
+    return torch.tensor([number.get(emotions.get(name, ""), -1) for name in array.ids])
+
+
+def model_config(store: FrameStore, array: FrameArray, recipe: Recipe, labels: Sequence[str]) -> ModelConfig:
+    """The network that fits these frames and labels."""
+    longest = max(int(array.lengths.max()), round(POSITIONS_SECONDS * array.frame_rate))
+    return ModelConfig(
+        architecture="classifier",
+        model=recipe.model,
+        encoder=EncoderDescription.of_store(store.settings),
+        max_frames=longest,
+        labels=tuple(labels),
+    )
+
+
+def _frames(store: FrameStore, protocol: Protocol) -> FrameArray:
+    array = store.load()
+    named = {name for fold in protocol.folds for name in (*fold.train, *fold.validation, *fold.test)}
+    missing = sorted(named - set(array.ids))
+    if missing:
+        why = store.failed.get(missing[0], "it was not in the table that was extracted")
+        raise CorpusError(
+            f"{store.folder}: {len(missing)} utterances of the protocol have no frames; first {missing[0]}: {why}"
+        )
+    return array
+
+
+def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protocol) -> None:
+    """Write what the run is, or check that the run there is the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = folder / "run.json"
+    wanted = {
+        "facts": {**facts, "command": ""},
+        "recipe": recipe.model_dump(exclude={"speed"}),
+        "hash": protocol.hash,
+    }
+    if said.exists():
+        present = {
+            "facts": {**json.loads(said.read_text(encoding="utf-8")), "command": ""},
+            "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
+            "hash": Protocol.load(folder / "protocol.json").hash,
+        }
+        differing = [name for name in wanted if wanted[name] != present[name]]
+        if differing:
+            raise StoreError(
+                f"{folder}: holds a run with another {' and '.join(differing)}; give another folder with -o"
+            )
+        return
+    protocol.save(folder / "protocol.json")
+    write_atomically(folder / "recipe.toml", recipe.to_toml().encode())
+    write_atomically(folder / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
+    write_atomically(said, (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def _write_outcome(place: Path, task: Task, outcome: Outcome, talkers: dict[str, str]) -> None:
+    """The files of one fold and seed; the predictions come last, for they say that the rest is there."""
+    test, labels = task.fold.test, task.config.labels
+    cost = {
+        "seconds": outcome.seconds,
+        "peak_memory_bytes": peak_memory_bytes(pick_device(task.recipe.speed.device)),
+        "trainable_parameters": outcome.parameters,
+        "choice": outcome.choice,
+        "collapsed": bool(outcome.collapse),
+    }
+    write_atomically(place / "cost.json", (json.dumps(cost, indent=2) + "\n").encode())
+    if outcome.history:
+        write_atomically(place / "history.csv", _table(outcome.history).encode())
+    embeddings = {name: tensor.float().contiguous() for name, tensor in outcome.embeddings.items()}
+    said = {"serein": json.dumps({"ids": test})}
+    write_atomically(place / "embeddings.safetensors", save(embeddings, metadata=said))
+    truths = task.labels[task.array.indices(test)].tolist()
+    rows = [
+        {
+            "id": name,
+            "talker": talkers[name],
+            "fold": task.fold.name,
+            "seed": task.seed,
+            "truth": labels[truth],
+            "prediction": labels[int(scores.argmax())],
+            **{f"p_{label}": f"{score:.6f}" for label, score in zip(labels, scores.tolist(), strict=True)},
+        }
+        for name, truth, scores in zip(test, truths, outcome.probabilities, strict=True)
+    ]
+    write_atomically(place / "predictions.csv", _table(rows).encode())
+    for name in ("adapt", "finetune", "refit"):
+        task.checkpoint(name).remove()
+
+
+def _table(rows: Sequence[Row]) -> str:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

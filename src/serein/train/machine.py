@@ -1,0 +1,100 @@
+"""What a run asks of the machine: device, precision, peak memory, and numbers drawn the same way every time."""
+
+import platform
+import sys
+from contextlib import AbstractContextManager
+from enum import IntEnum
+from importlib.metadata import version
+from typing import Literal
+
+import numpy as np
+import torch
+
+from serein.errors import UsageError
+
+
+class Stage(IntEnum):
+    """The part of a random key that keeps the stages of a run apart."""
+
+    INITIAL = 0
+    ADAPT = 1
+    FINETUNE = 2
+    REFIT = 3
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the GPU where there is one.
+
+    Raises:
+        UsageError: torch does not know the device, or this machine does not have it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"speed.device = {name!r}: torch knows no such device") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"speed.device = {name!r}: torch sees no GPU here; use auto or cpu")
+    return device
+
+
+def autocast(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> AbstractContextManager[object]:
+    """Mixed precision: matrix products in bf16 where asked, or (``auto``) where the hardware multiplies it."""
+    bf16 = precision == "bfloat16" or (precision == "auto" and _multiplies_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def _multiplies_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory this process has held: on the GPU where that is the device, else in the main memory.
+
+    0 on Windows, which does not tell without a further library.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return 0
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
+
+
+def generator(*key: int) -> torch.Generator:
+    """A generator on the CPU whose stream is a pure function of the key, for example (seed, stage, step).
+
+    A step that draws from its own generator can be repeated after a kill without any saved state.
+
+    Example:
+        >>> torch.rand(2, generator=generator(0, 1, 7)).equal(torch.rand(2, generator=generator(0, 1, 7)))
+        True
+    """
+    return torch.Generator().manual_seed(_state(key))
+
+
+def seed_globally(*key: int) -> None:
+    """Fresh weights and dropout draw from torch's global generator: set it, like :func:`generator`, from a key."""
+    torch.manual_seed(_state(key))
+
+
+def _state(key: tuple[int, ...]) -> int:
+    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+
+
+def environment() -> dict[str, str | int]:
+    """What a result depends on beside the recipe: versions, processor, threads."""
+    packages = ("serein", "torch", "transformers", "numpy", "safetensors", "soundfile", "soxr")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": str(torch.cpu.get_capabilities().get("cpu_name", "")) or platform.machine(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "threads": torch.get_num_threads(),
+        **{package: version(package) for package in packages},
+    }

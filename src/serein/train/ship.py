@@ -1,0 +1,133 @@
+"""The model to ship: one training on all talkers of a store, after the choices were made on some of them."""
+
+import json
+from pathlib import Path
+
+from serein.corpus.corpus import Corpus
+from serein.corpus.protocol import Fold
+from serein.corpus.splits import make_protocol
+from serein.errors import CorpusError
+from serein.frames.store import FrameStore, write_atomically
+from serein.model import ModelConfig, load_model, save_model
+from serein.nn.transformer import WAPTransformer
+from serein.progress import Report, quiet
+from serein.recipe import Recipe
+from serein.train.adapt import adapt
+from serein.train.checkpoint import Checkpoint
+from serein.train.crossval import label_indices, model_config
+from serein.train.systems import Task, adapter
+
+
+def adapt_store(
+    store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: int = 0, report: Report = quiet
+) -> ModelConfig:
+    """Train an adapter on all frames of a store, without labels, and save it as a model folder without a head."""
+    folder = Path(folder)
+    array = store.load()
+    config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
+    checkpoint = Checkpoint(folder / "adapt.checkpoint.safetensors", recipe.speed.checkpoint_seconds)
+    adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
+    save_model(folder, adapted.adapter, config)
+    checkpoint.remove()
+    return config
+
+
+def train_model(
+    store: FrameStore,
+    corpus: Corpus,
+    folder: str | Path,
+    recipe: Recipe,
+    *,
+    adapter_folder: str | Path | None = None,
+    seed: int = 0,
+    report: Report = quiet,
+) -> dict[str, float]:
+    """Train the classifier to ship and save its model folder.
+
+    The number of epochs is chosen on a fifth of the talkers, whom that training does not see; then the classifier is
+    trained on all talkers. No test talkers are left to score it: ``serein crossval`` says what to expect of it.
+
+    Args:
+        store: the frames.
+        corpus: the labels.
+        folder: the model.
+        recipe: the settings.
+        adapter_folder: an adapter from ``serein adapt``, used instead of training one here.
+        seed: of the run.
+        report: told of every step.
+
+    Returns:
+        what was chosen, and the validation scores at that epoch.
+
+    Raises:
+        CorpusError: fewer than two talkers, or two emotions.
+        ModelError: the adapter does not fit the frames.
+    """
+    folder = Path(folder)
+    corpus = corpus.select(lambda utterance: utterance.emotion != "")
+    if len(corpus.talkers) < 2 or len(corpus.labels) < 2:
+        raise CorpusError(f"corpus {corpus.name}: training needs two talkers and two emotions at least")
+    array = store.load()
+    config = model_config(store, array, recipe, corpus.labels)
+    pretrained = None
+    if adapter_folder is not None:
+        pretrained, config = _pretrained(adapter_folder, config)
+    held_out = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus, seed=seed).folds[0].test
+    train = tuple(utterance.id for utterance in corpus if utterance.id not in set(held_out))
+    task = Task(
+        array, label_indices(array, corpus, corpus.labels), Fold("ship", train, held_out, ()), config, recipe, seed,
+        folder, pretrained,
+    )  # fmt: skip
+    outcome = adapter(task, report)
+    save_model(folder, outcome.model, config)
+    chosen = outcome.choice["epochs"]
+    scores = next(
+        row
+        for row in outcome.history
+        if row["stage"] == "finetune" and row["epoch"] == chosen - 1 and "validation_ua" in row
+    )
+    facts = {
+        "epochs": chosen,
+        "validation_ua": scores["validation_ua"],
+        "validation_wa": scores["validation_wa"],
+        "talkers": len(corpus.talkers),
+        "utterances": len(corpus),
+    }
+    write_atomically(folder / "README.md", _card(corpus, config, recipe, facts).encode())
+    for name in ("adapt", "finetune", "refit"):
+        task.checkpoint(name).remove()
+    return facts
+
+
+def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer, ModelConfig]:
+    module, config = load_model(folder)
+    if not isinstance(module, WAPTransformer) or config.encoder != wanted.encoder:
+        raise CorpusError(
+            f"{folder}: is not an adapter for these frames "
+            f"(it wants {config.encoder.name}, layers {list(config.encoder.layers)})"
+        )
+    return module, wanted.model_copy(update={"model": config.model, "max_frames": config.max_frames})
+
+
+def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, float]) -> str:
+    front = {"library_name": "serein", "pipeline_tag": "audio-classification", "base_model": config.encoder.name}
+    header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
+    return f"""\
+---
+{header}
+---
+
+# Speech emotion recognition: {", ".join(config.labels)}
+
+Trained by serein on corpus {corpus.name} ({facts["utterances"]} utterances, {facts["talkers"]} talkers), on frames of
+`{config.encoder.name}`, layers {list(config.encoder.layers)}, which stay as they are.
+
+A fifth of the talkers chose the number of epochs ({facts["epochs"]}); on them UA was {facts["validation_ua"]:.3f} and
+WA {facts["validation_wa"]:.3f}. That is a validation score, not a test score: `serein crossval` gives an honest one.
+
+Labels are emotions as listeners perceive them, not as talkers feel them. Not for decisions about people.
+
+```toml
+{recipe.to_toml().strip()}
+```
+"""

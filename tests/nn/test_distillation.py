@@ -1,0 +1,112 @@
+import torch
+
+from serein.nn.attributes import LocalAttributes
+from serein.nn.distillation import SelfDistillation
+from serein.nn.losses import adapter_loss, masked_mse, normalize_target
+from serein.nn.masking import sample_frame_mask
+from serein.nn.transformer import WAPTransformer
+
+
+def build(dropout: float = 0.2, **settings) -> SelfDistillation:
+    torch.manual_seed(0)
+    adapter = WAPTransformer(8, 1, width=12, blocks=2, heads=2, dropout=dropout, max_frames=20)
+    return SelfDistillation(adapter, LocalAttributes(6, 12), **settings).train()
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    padding_mask = torch.arange(10) >= torch.tensor([[10], [6], [8]])
+    frame_mask = sample_frame_mask(padding_mask, 0.4, generator=torch.Generator().manual_seed(0))
+    return torch.randn(3, 10, 1, 8), padding_mask, frame_mask
+
+
+def draws() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def test_only_the_student_gets_gradients():
+    distillation = build()
+    output = distillation(*data(), draws())
+    adapter_loss(output.reconstruction, output.pseudo_ce, 0.5).backward()
+    missing = [name for name, p in distillation.student.named_parameters() if p.grad is None]
+    assert missing == []
+    assert all(p.grad is None for p in distillation.teacher.parameters())
+
+
+def test_the_teacher_sees_everything_and_never_drops_units():
+    distillation = build(target_norm="none").train()
+    frames, padding_mask, frame_mask = data()
+    output = distillation(frames, padding_mask, frame_mask, draws())
+    expected = distillation.teacher(frames, padding_mask)[~padding_mask]
+    assert output.teacher_frames.equal(expected)
+    assert distillation.student.training
+    assert not distillation.teacher.training
+
+
+def test_the_reconstruction_compares_the_masked_student_with_the_normed_teacher():
+    distillation = build(target_norm="layer").eval()
+    frames, padding_mask, frame_mask = data()
+    output = distillation(frames, padding_mask, frame_mask, draws())
+    teacher = normalize_target(distillation.teacher(frames, padding_mask), "layer")
+    student = distillation.student(frames, padding_mask, frame_mask)
+    assert torch.allclose(output.reconstruction, masked_mse(student, teacher, frame_mask))
+
+
+def test_pseudo_labels_are_the_nearest_attributes_of_the_teachers_frames():
+    distillation = build()
+    output = distillation(*data(), draws())
+    distances = torch.cdist(output.teacher_frames, distillation.attributes.prototypes)
+    assert output.assignments.equal(distances.argmin(1))
+
+
+def test_agreement_is_total_where_the_student_is_the_teacher_and_sees_all():
+    distillation = build(similarity="distance", target_norm="none").eval()
+    frames, padding_mask, frame_mask = data()
+    distillation.student.mask_embedding.data.zero_()
+    seen = torch.zeros_like(frame_mask)
+    seen[:, 0] = True  # one hidden frame each, hidden behind an embedding that equals what is there
+    with torch.no_grad():
+        embedded = distillation.student.embed(distillation.student.front_end(frames))
+        frames = frames.clone()
+        frames[:, 0] = frames[0, 0]
+        distillation.student.mask_embedding.copy_(distillation.student.embed(frames[0, 0, 0]))
+    assert embedded.shape[-1] == 12
+    output = distillation(frames, padding_mask, seen, draws())
+    assert output.agreement.item() == 1.0
+    assert output.reconstruction.item() < 1e-9
+
+
+def test_following_moves_teacher_and_attributes():
+    distillation = build()
+    output = distillation(*data(), draws())
+    with torch.no_grad():
+        for parameter in distillation.student.parameters():
+            parameter.add_(1.0)
+    before = distillation.teacher.embed.bias.clone()
+    prototypes = distillation.attributes.prototypes.clone()
+    health = distillation.follow(output, 0.9, draws())
+    assert torch.allclose(distillation.teacher.embed.bias, before + 0.1, atol=1e-6)
+    assert not distillation.attributes.prototypes.equal(prototypes)
+    assert 0 < health.perplexity <= 1
+
+
+def test_training_makes_the_student_agree_with_the_attributes():
+    distillation = build(dropout=0.0)
+    frames, padding_mask, frame_mask = data()
+    optimizer = torch.optim.Adam(distillation.student.parameters(), 1e-2)
+    agreements = []
+    for _ in range(180):
+        output = distillation(frames, padding_mask, frame_mask, draws())
+        optimizer.zero_grad()
+        adapter_loss(output.reconstruction, output.pseudo_ce, 0.5).backward()
+        optimizer.step()
+        distillation.follow(output, 0.999, draws())
+        agreements.append(output.agreement.item())
+    assert sum(agreements[-10:]) / 10 > sum(agreements[:10]) / 10 + 0.3
+
+
+def test_a_collapsed_teacher_has_no_spread():
+    distillation = build(target_norm="none")
+    for parameter in distillation.teacher.mlp.parameters():
+        parameter.data.zero_()
+    assert distillation(*data(), draws()).teacher_spread.item() == 0.0

@@ -1,0 +1,104 @@
+import pytest
+import torch
+from torch import nn
+
+from serein.nn.transformer import FrameFrontEnd, TransformerBlock, WAPTransformer, WeightedAverage
+
+
+def adapter(**changes) -> WAPTransformer:
+    torch.manual_seed(0)
+    settings = {"input_width": 16, "input_layers": 2, "width": 12, "blocks": 3, "heads": 2, "max_frames": 40}
+    return WAPTransformer(**(settings | changes)).eval()
+
+
+def padded(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    mask = torch.arange(max(lengths)) >= torch.tensor(lengths).unsqueeze(1)
+    return torch.randn(len(lengths), max(lengths), 2, 16), mask
+
+
+def test_a_block_equals_torchs_own_pre_norm_encoder_layer():
+    ours = TransformerBlock(12, 3, dropout=0.0).eval()
+    theirs = nn.TransformerEncoderLayer(12, 3, 48, 0.0, "gelu", batch_first=True, norm_first=True).eval()
+    theirs.self_attn.in_proj_weight.data.copy_(ours.qkv.weight)
+    theirs.self_attn.in_proj_bias.data.copy_(ours.qkv.bias)
+    for mine, other in (
+        (ours.out, theirs.self_attn.out_proj), (ours.up, theirs.linear1), (ours.down, theirs.linear2),
+    ):  # fmt: skip
+        other.load_state_dict(mine.state_dict())
+    x, (_, mask) = torch.randn(2, 9, 12), padded(9, 5)
+    expected = theirs(x, src_key_padding_mask=mask)
+    assert torch.allclose(ours(x, ~mask[:, None, None, :])[~mask], expected[~mask], atol=1e-6)
+
+
+def test_padding_never_changes_an_output():
+    frames, mask = padded(20, 7, 1)
+    together = adapter()(frames, mask)
+    for row, length in enumerate((20, 7, 1)):
+        alone = adapter()(frames[row : row + 1, :length], mask[row : row + 1, :length])
+        assert torch.allclose(together[row, :length], alone[0], atol=1e-5)
+
+
+def test_what_stands_at_padding_does_not_matter():
+    frames, mask = padded(9, 4)
+    loud = frames.masked_fill(mask[:, :, None, None], 1e4)
+    assert torch.allclose(adapter()(frames, mask)[~mask], adapter()(loud, mask)[~mask], atol=1e-5)
+
+
+def test_a_permuted_batch_permutes_the_output():
+    frames, mask = padded(9, 4, 6)
+    order = torch.tensor([2, 0, 1])
+    assert torch.allclose(adapter()(frames, mask)[order], adapter()(frames[order], mask[order]), atol=1e-6)
+
+
+def test_output_depends_on_position():
+    frames = torch.randn(1, 1, 2, 16).expand(1, 6, 2, 16)
+    output = adapter()(frames, torch.zeros(1, 6, dtype=torch.bool))
+    assert (output[0, 0] - output[0, 1]).abs().max() > 1e-3
+
+
+def test_a_hidden_frame_reaches_the_student_only_as_the_mask_embedding():
+    frames, mask = padded(8, 8)
+    hidden = torch.zeros_like(mask)
+    hidden[:, 3] = True
+    changed = frames.clone()
+    changed[:, 3] += 5.0
+    assert adapter()(frames, mask, hidden).equal(adapter()(changed, mask, hidden))
+    assert not adapter()(frames, mask).equal(adapter()(changed, mask))
+
+
+def test_z_is_the_weighted_sum_of_the_blocks_outputs():
+    # Z = sum_l w_l X^l with w = softmax(scores): scores (log 1, log 3) weigh (1/4, 3/4)
+    average = WeightedAverage(2)
+    average.scores.data = torch.tensor([1.0, 3.0]).log()
+    result = average([torch.full((2, 2), 4.0), torch.full((2, 2), 8.0)])
+    assert torch.allclose(result, torch.full((2, 2), 7.0))
+
+
+def test_the_front_end_standardises_and_mixes_layers():
+    front_end = FrameFrontEnd(2, 1)
+    front_end.mean.copy_(torch.tensor([[1.0], [10.0]]))
+    front_end.deviation.copy_(torch.tensor([[2.0], [5.0]]))
+    frames = torch.tensor([3.0, 20.0]).view(1, 1, 2, 1)  # standardised: 1 and 2
+    assert front_end(frames).item() == pytest.approx(1.5)
+    assert FrameFrontEnd(1, 1).mix is None
+
+
+def test_the_papers_size_is_about_six_million_parameters():
+    blocks = sum(p.numel() for p in WAPTransformer(input_width=1024, width=384).blocks.parameters())
+    assert blocks == 3 * (12 * 384**2 + 13 * 384)
+
+
+def test_too_long_input_and_impossible_heads_are_refused():
+    with pytest.raises(ValueError, match="cut the input into windows"):
+        adapter(max_frames=5)(*padded(6))
+    with pytest.raises(ValueError, match="heads"):
+        adapter(heads=5)
+
+
+def test_dropout_acts_in_training_only():
+    frames, mask = padded(9, 4)
+    noisy = adapter(dropout=0.5)
+    assert noisy(frames, mask).equal(noisy(frames, mask))
+    noisy.train()
+    assert not noisy(frames, mask).equal(noisy(frames, mask))
