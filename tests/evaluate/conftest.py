@@ -35,8 +35,7 @@ def make_protocol(**changes: object) -> Protocol:
     pairs = [("F1", "M1"), ("F2", "M2"), ("F3", "M3")]
     sides = [tuple(id_ for talker in pair for id_ in utterance_ids(talker)) for pair in pairs]
     folds = tuple(
-        Fold(f"fold-{k}", train=sides[(k + 2) % 3], validation=sides[(k + 1) % 3], test=sides[k])
-        for k in range(3)
+        Fold(f"fold-{k}", train=sides[(k + 2) % 3], validation=sides[(k + 1) % 3], test=sides[k]) for k in range(3)
     )
     settings = {"name": "three-pairs", "description": "Each pair of talkers is tested once.", "corpus": "toy"}
     return Protocol(**{**settings, "labels": LABELS, "folds": folds, **changes})
@@ -54,14 +53,14 @@ def history_rows(rng: np.random.Generator) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for stage, epochs in (("adapt", 4), ("finetune", 5), ("refit", 3)):
         for step in range(epochs * STEPS):
-            epoch, last = step // STEPS + 1, step % STEPS == STEPS - 1
-            row = {"stage": stage, "epoch": epoch, "step": step, "loss": 2 / epoch + 0.1 * rng.random()}
+            epoch, last = step // STEPS, step % STEPS == STEPS - 1
+            row = {"stage": stage, "epoch": epoch, "step": step, "loss": 2 / (epoch + 1) + 0.1 * rng.random()}
             row |= {"learning_rate": 1e-4, "gradient_norm": rng.random()}
             if stage == "adapt":
                 row |= {name: 0.4 + 0.1 * rng.random() for name in ADAPT_COLUMNS}
                 row["agreement"] = epoch / 10
             elif stage == "finetune":
-                row["train_accuracy"] = 1 - 1 / (epoch + 1)
+                row["train_accuracy"] = 1 - 1 / (epoch + 2)
                 row["validation_ua"] = 0.5 + 0.05 * epoch if last else ""
                 row["validation_wa"] = 0.5 + 0.04 * epoch if last else ""
             rows.append(row)
@@ -69,7 +68,7 @@ def history_rows(rng: np.random.Generator) -> list[dict[str, object]]:
 
 
 def write_run(
-    folder: Path, *, accuracy: float = 0.7, adapter: bool = True, random_seed: int = 0, leaks: list[str] | None = None,
+    folder: Path, *, accuracy: float = 0.7, adapter: bool = True, random_seed: int = 0,
     protocol: Protocol | None = None, **facts: object,
 ) -> Path:  # fmt: skip
     rng = np.random.default_rng(random_seed)
@@ -86,16 +85,12 @@ def write_run(
         "encoder": {"name": "toy/encoder", "revision": "main", "fingerprint": "ab12", "layers": [2, 3], "width": 8,
                     "frame_rate": 50.0, "settings": {}},
         "synthetic": False,
+        "leaks": [],
     }  # fmt: skip
     (folder / "run.json").write_text(json.dumps(run | facts))
     (folder / "recipe.toml").write_text('[finetune]\nepochs = 5 # <b>"five"</b>\n')
-    (folder / "environment.json").write_text(
-        json.dumps({"python": "3.11", "threads": 2, "versions": {"numpy": "2"}})
-    )
+    (folder / "environment.json").write_text(json.dumps({"python": "3.11", "threads": 2, "versions": {"numpy": "2"}}))
     protocol.save(folder / "protocol.json")
-    if leaks is not None:
-        content = json.loads((folder / "protocol.json").read_text())
-        (folder / "protocol.json").write_text(json.dumps(content | {"leaks": leaks}))
 
     predictions: list[dict[str, object]] = []
     for fold in protocol.folds:
@@ -124,7 +119,8 @@ def write_run(
                 stages = {"adapt": 100.0, **stages}
                 write_table(here / "history.csv", history_rows(rng))
             save_file(spaces, here / "embeddings.safetensors", {"serein": json.dumps({"ids": fold.test})})
-            cost = {"seconds": stages, "peak_memory_bytes": 2**30, "trainable_parameters": {"adapter": 5000, "head": 37},
+            parameters = {"adapter": 5000, "head": 37}
+            cost = {"seconds": stages, "peak_memory_bytes": 2**30, "trainable_parameters": parameters,
                     "choice": {"epochs": 5}, "collapsed": False}  # fmt: skip
             (here / "cost.json").write_text(json.dumps(cost))
     write_table(folder / "predictions.csv", predictions)

@@ -269,6 +269,10 @@ CORRUPT = {
     "float WAV half": (FILES["float"][:50_000], "is cut"),
     "A-law WAV half": (FILES["alaw"][:20_000], "is cut"),
     "RF64 half": (FILES["rf64"][:50_000], "is cut"),
+    "RF64 that promises 2 GiB": (
+        patched(FILES["rf64"], (FILES["rf64"].index(b"ds64") + 16, "<Q", 2**31)),
+        "96000 of the 2147483648 bytes",
+    ),
     "AIFF half": (FILES["aiff"][:50_000], "is cut"),
     "CAF half": (FILES["caf"][:50_000], "is damaged"),
     "FLAC half": (FLAC[: len(FLAC) // 2], "is damaged"),
@@ -416,8 +420,6 @@ def test_mp3_without_a_length_is_accepted_as_long_as_it_is():
     bare = without_xing(whole)
     assert decode(bare).seconds == pytest.approx(3.0, abs=0.1)
     assert decode(bare[: len(bare) // 2]).seconds == pytest.approx(1.5, abs=0.1)
-    unfilled = patched(whole, (whole.index(b"Info") + 4, ">II", (0, 0)))  # what an encoder into a pipe leaves
-    assert decode(unfilled).seconds == pytest.approx(3.0, abs=0.1)
 
 
 def test_mp3_whose_length_libsndfile_underestimates_is_refused_rather_than_cut():
@@ -426,6 +428,29 @@ def test_mp3_whose_length_libsndfile_underestimates_is_refused_rather_than_cut()
     assert decode(whole).seconds == 3.0
     with pytest.raises(CorruptAudio, match=r"could be decoded.*ffmpeg"):
         load_audio(without_xing(whole))
+    with pytest.raises(CorruptAudio, match="could be decoded"):
+        load_audio(b"ID3\3\0\0\0\0\1\2" + bytes(130) + without_xing(whole))
+
+
+@pytest.mark.parametrize("flags", [0, 1])
+def test_mp3_whose_length_libsndfile_overestimates_is_taken_whole(flags):
+    silent_then_loud = np.where(np.arange(48_000) > 40_000, VOICE, 0)
+    whole = encode(silent_then_loud, **FORMATS["mp3"], bitrate_mode="VARIABLE", compression_level=0.5)
+    unfilled = patched(whole, (whole.index(b"Xing") + 4, ">II", (flags, 0)))  # by an encoder into a pipe
+    assert soundfile.info(io.BytesIO(unfilled)).duration > 4
+    assert decode(unfilled).seconds == pytest.approx(3.0, abs=0.1)
+
+
+def test_mp3_with_a_vbri_header_is_held_to_it():
+    bare = without_xing(encode(PCM, **CONSTANT_RATE))
+    length, samples = containers._mp3_frame(bare)
+    frames = containers._count_mp3(bare, 0)[0]
+    facts = struct.pack(">4sHHHIIHHHH", b"VBRI", 1, 0, 50, length + len(bare), frames, 0, 1, 1, 1)
+    whole = (bare[:4] + bytes(32) + facts).ljust(length, b"\0") + bare
+    assert containers.check_container(io.BytesIO(whole), "").frames == frames * samples
+    assert decode(whole).seconds == pytest.approx(3.1, abs=0.1)
+    with pytest.raises(CorruptAudio, match="could be decoded"):
+        load_audio(whole[: len(whole) // 2])
 
 
 def test_tags_around_mp3_do_not_matter():
@@ -437,7 +462,7 @@ def test_tags_around_mp3_do_not_matter():
 def test_a_file_of_empty_chunks_is_given_up_in_time():
     stream = io.BytesIO(WAV[:12] + b"JUNK\0\0\0\0" * 5_000 + WAV[12:])
     assert containers.check_container(stream, "chunks").frames is None
-    assert stream.tell() < 12 + 8 * (containers.MOST_CHUNKS + 3)
+    assert stream.tell() < 10_000
 
 
 SEEDS = [encode(VOICE[:4_800], **options) for options in FORMATS.values()]

@@ -38,8 +38,6 @@ class LinearProbe(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
         self.output = nn.Linear(features, classes)
-        nn.init.zeros_(self.output.weight)
-        nn.init.zeros_(self.output.bias)
 
     def classify(self, statistics: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
         """Logits from statistics that were pooled before."""
@@ -72,20 +70,23 @@ def fit_linear_probe(
     probe.mean.copy_(mean)
     probe.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
     standardised = (statistics - probe.mean) / probe.deviation
+    # The best weights lie in the span of the utterances: with fewer of them than features, solve in a basis of it.
+    basis, triangle = torch.linalg.qr(standardised.T)
+    coordinates = triangle.T.contiguous()
+    weight = torch.zeros(classes, coordinates.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
     optimizer = torch.optim.LBFGS(
-        probe.output.parameters(),
-        max_iter=300,
-        tolerance_grad=1e-5,
-        history_size=20,
-        line_search_fn="strong_wolfe",
+        [weight, bias], max_iter=300, tolerance_grad=1e-5, history_size=20, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = F.cross_entropy(probe.output(standardised), labels, reduction="mean")
-        loss = loss + probe.output.weight.square().sum() / (2 * c * len(labels))
+        loss = F.cross_entropy(F.linear(coordinates, weight, bias), labels)
+        loss = loss + weight.square().sum() / (2 * c * len(labels))
         loss.backward()
         return loss
 
     optimizer.step(closure)
+    probe.output.weight.data = (weight @ basis.T).detach()
+    probe.output.bias.data = bias.detach()
     return probe.requires_grad_(False)

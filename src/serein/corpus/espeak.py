@@ -5,6 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ SAMPLE_RATE = 22050
 _DATA_FILES = ("phontab", "phonindex", "phondata", "intonations", "en_dict")
 _SYNCHRONOUS, _DONT_EXIT, _UTF8 = 2, 0x8000, 1
 _RATE, _VOLUME, _PITCH, _RANGE, _WORD_GAP = 1, 2, 3, 4, 7
-_UNLIMITED = 40  # volume, of 100: louder vowels can start eSpeak NG's limiter, which outlasts the utterance
+_SAFE_VOLUME = 40  # volume, of 100: louder vowels can start eSpeak NG's limiter, which outlasts the utterance
 _Keep = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
 
@@ -48,16 +49,16 @@ class Prosody:
     """How something is said.
 
     Attributes:
-        pitch: semitones above the voice's own pitch, -12 to 11.
+        pitch: semitones (nearly) above the voice's own pitch, -12 to 11.
         pitch_range: size of the pitch movements, 1 being the voice's own; 0 to 1.9.
         words_per_minute: 80 to 450.
-        word_gap_ms: silence put between words, in milliseconds at 175 words a minute.
+        word_gap: silence put between words, in eSpeak NG's steps: about 15 ms each at 175 words a minute.
     """
 
     pitch: float = 0.0
     pitch_range: float = 1.0
     words_per_minute: float = 175.0
-    word_gap_ms: float = 0.0
+    word_gap: float = 0.0
 
 
 Speak = Callable[[str, str, Prosody, int], Int16[np.ndarray, " samples"]]
@@ -68,7 +69,7 @@ Speak = Callable[[str, str, Prosody, int], Int16[np.ndarray, " samples"]]
 def speaker(voices: Mapping[str, Voice]) -> Iterator[Speak]:
     """Start eSpeak NG with these voices; stop it when the block ends.
 
-    eSpeak NG is one global machine a process: one block at a time, in one thread.
+    eSpeak NG is one global machine a process: one block at a time.
 
     It also remembers: flutter and roughness run on from one utterance into the next. Voices here have neither, and
     the random numbers behind the breath noise are seeded for each utterance, so nothing is left to remember. As
@@ -83,21 +84,20 @@ def speaker(voices: Mapping[str, Voice]) -> Iterator[Speak]:
         _copy_english(data, own)
         for name, voice in voices.items():
             (own / "voices" / "!v" / _variant(name)).write_text(_voice_file(voice), encoding="ascii")
-        started = library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(own), _DONT_EXIT)
-        used = ctypes.c_char_p()
-        library.espeak_Info(ctypes.byref(used))
-        # Where it cannot use a folder it goes on with one of the system, and would speak without these voices.
-        if started != SAMPLE_RATE or used.value != os.fsencode(own):
-            raise CorpusError(
-                f"eSpeak NG does not start with {own}, a copy of its data (status {started}); "
-                "it needs a path under 160 characters: set TMPDIR to a shorter one"
-            )
-        try:
-            yield lambda text, name, prosody, seed: _speak(
-                library, text, f"{voices[name].accent}+{_variant(name)}", prosody, seed
-            )
-        finally:
-            library.espeak_Terminate()
+        _start(library, own)
+
+        # Its own thread: Python drops what is raised in a C callback, so on the main thread a Ctrl-C would be lost
+        # there, and a block of samples with it. Stopping comes after the last words, in the same thread.
+        with ThreadPoolExecutor(max_workers=1) as thread:
+
+            def speak(text: str, name: str, prosody: Prosody, seed: int) -> Int16[np.ndarray, " samples"]:
+                voice = f"{voices[name].accent}+{_variant(name)}"
+                return thread.submit(_speak, library, text, voice, prosody, seed).result()
+
+            try:
+                yield speak
+            finally:
+                thread.submit(library.espeak_Terminate)
 
 
 def version() -> str:
@@ -129,10 +129,22 @@ def _load() -> tuple[ctypes.CDLL, Path]:
 
 
 def _copy_english(data: Path, own: Path) -> None:
-    own.joinpath("voices", "!v").mkdir(parents=True)
+    (own / "voices" / "!v").mkdir(parents=True)
     shutil.copytree(data / "lang" / "gmw", own / "lang" / "gmw")
     for name in _DATA_FILES:
         shutil.copyfile(data / name, own / name)
+
+
+def _start(library: ctypes.CDLL, data: Path) -> None:
+    status = library.espeak_Initialize(_SYNCHRONOUS, 0, os.fsencode(data), _DONT_EXIT)
+    used = ctypes.c_char_p()
+    library.espeak_Info(ctypes.byref(used))
+    # Where it cannot use the folder it takes one of the system, which has none of these voices, and says nothing.
+    if status != SAMPLE_RATE or used.value != os.fsencode(data):
+        raise CorpusError(
+            f"eSpeak NG does not start with its data in {data} (status {status}); "
+            "the path must be under 160 characters: set TMPDIR to a shorter folder"
+        )
 
 
 def _variant(name: str) -> str:
@@ -163,10 +175,10 @@ def _speak(library: ctypes.CDLL, text: str, voice: str, prosody: Prosody, seed: 
         raise CorpusError(f"eSpeak NG has no voice {voice!r}: its data has no such English accent")
     for parameter, value in {
         _RATE: prosody.words_per_minute,
-        _VOLUME: _UNLIMITED,
+        _VOLUME: _SAFE_VOLUME,
         _PITCH: np.clip(50 + 50 / 12 * prosody.pitch, 0, 99),
         _RANGE: np.clip(50 * prosody.pitch_range, 0, 99),
-        _WORD_GAP: prosody.word_gap_ms / 10,
+        _WORD_GAP: prosody.word_gap,
     }.items():
         library.espeak_SetParameter(parameter, round(float(value)), 0)
     library.espeak_ng_SetRandSeed(ctypes.c_long(seed))

@@ -38,16 +38,17 @@ VOICES = {
     "5M": Voice("en-gb-x-gbcwmd", pitch_hz=(88, 132), formants=97, brightness=100, breath=1),
 }
 
-# Columns: pitch (semitones), pitch range (octaves: log2 of the factor), rate (octaves), loudness (dB), word gap (ms).
+# How an emotion differs from the talker's own voice at 175 words a minute, on average: pitch (semitones), pitch range
+# and rate (both as log2 of a factor), loudness (dB); the last is the gap between words (steps).
 MANNERS = {
-    "angry": (1.0, 0.1, 0.22, 4.0, 5.0),
-    "happy": (4.5, 0.6, 0.1, 1.5, 35.0),
-    "neutral": (0.0, 0.0, 0.0, 0.0, 30.0),
-    "sad": (-1.5, -0.5, -0.2, -3.0, 70.0),
+    "angry": (1.0, 0.1, 0.2, 4.0, 1.5),
+    "happy": (4.5, 0.7, 0.1, 2.0, 3.5),
+    "neutral": (0.0, -0.1, 0.0, 0.0, 2.5),
+    "sad": (-1.5, -0.5, -0.14, -3.0, 5.0),
 }
-SPREAD = np.array([1.5, 0.25, 0.1, 2.5, 20.0])  # standard deviation of an utterance around its talker's habit
-HABIT = 0.3  # standard deviation of a talker's habit around the emotion's mean, in spreads
-LEVEL_DB = -9.0
+SPREAD = np.array([1.3, 0.22, 0.08, 2.0, 1.4])  # standard deviation of utterances around their talker's habit
+HABIT = 0.25  # standard deviation of talkers' habits around the emotion's mean, in spreads
+LEVEL_DB = -6.0  # the loudest angry utterance of the loudest voice stays below full scale
 
 SENTENCES = (
     "The blue cup stands on the kitchen table.",
@@ -215,16 +216,21 @@ def _settings(takes: list[_Take], utterances_per_talker: int, seed: int) -> str:
 
 
 def _claim(folder: Path, settings: str) -> None:
-    """Keep the recordings made with these settings, and remove those that this module made with others."""
+    """Keep the recordings made with these settings, and remove those that this module made with others.
+
+    The record of the settings marks the folder as this module's own: it comes before the first recording, and goes
+    after the last one.
+    """
     record, wavs, table = folder / "corpus.json", folder / "wav", folder / "corpus.csv"
-    if record.exists():
-        if record.read_text(encoding="utf-8") == settings:
-            return
+    known = record.read_text(encoding="utf-8") if record.exists() else None
+    if known is None and (wavs.exists() or table.exists()):
+        raise CorpusError(f"{folder} holds a corpus that serein did not make; name another folder")
+    if known != settings:
         table.unlink(missing_ok=True)
-        shutil.rmtree(wavs, ignore_errors=True)
-    elif wavs.exists() or table.exists():
-        raise CorpusError(f"{folder} holds a corpus that serein did not make; name an empty folder")
-    wavs.mkdir(parents=True)
-    partial = record.with_name(".corpus.json.partial")
-    partial.write_text(settings, encoding="utf-8")
-    partial.replace(record)
+        if wavs.exists():
+            shutil.rmtree(wavs)
+        folder.mkdir(parents=True, exist_ok=True)
+        partial = record.with_name(".corpus.json.partial")
+        partial.write_text(settings, encoding="utf-8")
+        partial.replace(record)
+    wavs.mkdir(exist_ok=True)

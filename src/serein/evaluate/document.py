@@ -44,7 +44,7 @@ class Cards:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of text under a header; columns after the first ``text_columns`` hold numbers and are set to the right."""
+    """Rows of text under a header; columns after the first ``text_columns`` hold numbers, set to the right."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -107,14 +107,10 @@ def _html(block: Block) -> str:
         case Table(header, rows, text_columns):
             head = _html_row(header, "th", text_columns)
             body = "\n".join(_html_row(row, "td", text_columns) for row in rows)
-            return (
-                f'<div class="table"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
-            )
+            return f'<div class="table"><table>\n<thead>{head}</thead>\n<tbody>\n{body}\n</tbody></table></div>'
         case Picture(_, svg, text):
-            return (
-                f'<figure><div class="picture" role="img" aria-label="{escape(text)}">{_inline_svg(svg)}</div>'
-                f"<figcaption>{escape(text)}</figcaption></figure>"
-            )
+            picture = f'<div class="picture" role="img" aria-label="{escape(text)}">{_inline_svg(svg)}</div>'
+            return f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>"
         case Code(text):
             return f"<pre><code>{escape(text)}</code></pre>"
         case Details(title, inner_blocks):
@@ -131,7 +127,7 @@ def _html_row(cells: Sequence[str], tag: str, text_columns: int) -> str:
 
 
 def _inline_svg(svg: str) -> str:
-    # matplotlib numbers its groups anew in each figure; in one page their ids would clash, and nothing refers to them
+    # matplotlib numbers its groups anew in each figure: in one page the ids would clash, and nothing uses them
     return re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
 
 

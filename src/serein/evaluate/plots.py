@@ -1,9 +1,9 @@
-"""The pictures of a report, each a function from plain values to the text of an SVG that is the same every time."""
+"""The pictures of a report, each a function from plain values to an SVG that is the same every time."""
 
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
-from typing import ParamSpec
+from typing import Any, ParamSpec
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -14,15 +14,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 INK, QUIET, LINE, ACCENT = "#1f2933", "#66727f", "#d5dbe1", "#0072B2"
-# Okabe and Ito's colours, which colour-blind people can tell apart; black left out (text), yellow last (faint on white)
+# Okabe and Ito's colours, which colour-blind people can tell apart; grey for black, yellow last (faint on white)
 PALETTE = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7f7f7f", "#F0E442")
 MARKERS = "os^DvPX*"
 MOST_POINTS = 2_000
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, sharp, and found by a search
     "svg.hashsalt": "serein",
     "font.size": 9.5,
@@ -43,7 +43,7 @@ _HEALTH = {
     "pseudo_cross_entropy": "Pseudo-label cross-entropy",
     "teacher_spread": "Teacher spread",
     "usage": "Share of attributes in use",
-    "perplexity": "Perplexity / number of attributes",
+    "perplexity": "Perplexity / attributes",
     "agreement": "Student agrees with teacher",
 }
 
@@ -69,20 +69,13 @@ def confusion(counts: Int[np.ndarray, "labels labels"], labels: Sequence[str]) -
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = Figure(figsize=(2.2 + 0.72 * size, 1.3 + 0.6 * size), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(
-        shares,
-        cmap=LinearSegmentedColormap.from_list("blues", ["#f4f7fa", ACCENT]),
-        vmin=0,
-        vmax=1,
-        aspect="auto",
-    )
+    blues = LinearSegmentedColormap.from_list("blues", ["#f4f7fa", ACCENT])
+    axes.imshow(shares, cmap=blues, vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(size, size):
-        colour = "white" if shares[row, column] > 0.5 else INK
+        colour = "white" if shares[row, column] > 0.7 else INK
         percent = f"{100 * shares[row, column]:.0f}"
         axes.text(column, row - 0.1, percent, ha="center", va="center", color=colour, weight="bold")
-        axes.text(
-            column, row + 0.24, f"{counts[row, column]:,}", ha="center", va="center", color=colour, size=7.5
-        )
+        axes.text(column, row + 0.24, f"{counts[row, column]:,}", ha="center", va="center", color=colour, size=7.5)
     axes.set_xticks(range(size), labels, rotation=35 if size > 5 else 0, ha="right" if size > 5 else "center")
     axes.set_yticks(range(size), labels)
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
@@ -107,9 +100,9 @@ def learning_curves(histories: Sequence[History]) -> Figure:
 
 @_as_svg
 def adapter_health(histories: Sequence[History]) -> Figure:
-    """Loss parts and the signs of a collapse by epoch: a thin line a fold and seed, a thick one for their mean."""
+    """Loss parts and signs of a collapse by epoch: a thin line a fold and seed, a thick one for the mean."""
     figure = Figure(figsize=(8.6, 4.8), layout="constrained")
-    for axes, (column, title) in zip(figure.subplots(2, 3).flat, _HEALTH.items(), strict=True):
+    for axes, (column, title) in zip(figure.subplots(2, 3, sharex=True).flat, _HEALTH.items(), strict=True):
         _draw_epochs(axes, [_by_epoch(history, column) for history in histories], title)
         if column in ("usage", "perplexity", "agreement"):
             axes.set_ylim(0, 1.03)
@@ -122,36 +115,31 @@ def embedding_maps(
 ) -> Figure:
     """t-SNE (cosine distance) of the same utterances in each space, coloured by their true labels.
 
-    Of more than 2,000 utterances, 2,000 are drawn by chance (always the same ones). The silhouettes in the titles are
-    those of all utterances in the space itself, not in its picture.
+    Of more than 2,000 utterances, 2,000 are drawn by chance (always the same ones). The silhouettes in the titles
+    are those of all utterances in the space itself, not in its picture.
     """
     truths = np.array(truth)
     shown = np.arange(len(truths))
     if len(shown) > MOST_POINTS:
         shown = np.sort(np.random.default_rng(0).choice(len(shown), MOST_POINTS, replace=False))
     figure = Figure(figsize=(4.3 * len(embeddings), 4.5), layout="constrained")
-    for axes, (title, points) in zip(
-        figure.subplots(1, len(embeddings), squeeze=False).flat, embeddings.items(), strict=True
-    ):
+    panels = figure.subplots(1, len(embeddings), squeeze=False).flat
+    for axes, (title, points) in zip(panels, embeddings.items(), strict=True):
         places = _tsne(points[shown])
         for index, label in enumerate(labels):
             of_label = places[truths[shown] == label]
             style = {"color": PALETTE[index % 8], "marker": MARKERS[(index + index // 8) % 8]}
-            axes.scatter(*of_label.T, label=label, s=16, linewidths=0.3, edgecolors="white", **style)
-        axes.set_title(f"{title}: silhouette {silhouette(points, truth):.2f}")
+            axes.scatter(*of_label.T, label=label, s=24, linewidths=0.3, edgecolors="white", **style)
+        axes.set_title(f"{title}\nsilhouette {silhouette(points, truth):.2f}")
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(True)
-    figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=min(len(labels), 8),
-        frameon=False,
-    )
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(labels), 8), frameon=False)
     return figure
 
 
 def silhouette(points: Float[np.ndarray, "utterances width"], truth: Sequence[str]) -> float:
-    """How well the true labels part the points: -1 to 1, mean over utterances, cosine distance (Rousseeuw 1987).
+    """How well the true labels part the points, -1 to 1: mean silhouette, cosine distance (Rousseeuw 1987).
 
     nan where it is undefined: for a single label, or where no two utterances share one.
     """
@@ -163,10 +151,8 @@ def silhouette(points: Float[np.ndarray, "utterances width"], truth: Sequence[st
 def _tsne(points: Float[np.ndarray, "utterances width"]) -> Float[np.ndarray, "utterances 2"]:
     perplexity = min(30.0, max(1.0, (len(points) - 1) / 3))
     projection = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=0)
-    with threadpool_limits(
-        1
-    ):  # sums over several threads differ in the last digit, and t-SNE makes that a new picture
-        return projection.fit_transform(points)
+    with threadpool_limits(1):  # sums over several threads differ in the last digit, and t-SNE makes that a new picture
+        return np.asarray(projection.fit_transform(points))
 
 
 def _by_epoch(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:
@@ -177,12 +163,13 @@ def _by_epoch(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _draw_epochs(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], title: str) -> None:
     for epochs, values in lines:
-        axes.plot(epochs, values, color="#9fb3c8", linewidth=0.8)
+        axes.plot(epochs + 1, values, color="#9fb3c8", linewidth=0.8)
     # folds may stop at different epochs; a mean over those that are left would jump
     shared = min(len(epochs) for epochs, _ in lines)
     mean = np.mean([values[:shared] for _, values in lines], axis=0)
-    axes.plot(lines[0][0][:shared], mean, color=ACCENT, linewidth=2, marker="o" if shared < 3 else None)
+    axes.plot(lines[0][0][:shared] + 1, mean, color=ACCENT, linewidth=2, marker="o" if shared < 3 else None)
     axes.set_title(title)
-    axes.set_xlabel("epoch")
+    axes.set_xlabel("epochs done")
+    axes.label_outer()
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from serein.errors import UsageError
-from serein.evaluate import document, sections
+from serein.evaluate import document, provenance, sections
 from serein.evaluate.document import Block, Picture
 from serein.evaluate.metrics import mean_of_defined
 from serein.evaluate.runs import FoldRun, Run, load_embeddings, load_run
@@ -35,7 +35,7 @@ class ReportPaths:
 
 
 def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
-    """Write ``report.html``, ``report.md``, ``scores.json`` and ``figures/*.svg`` into a finished run's folder.
+    """Write ``report.html``, ``report.md``, ``scores.json`` and ``figures/*.svg`` into a run's folder.
 
     The same run gives the same bytes. The page needs no network.
 
@@ -61,17 +61,16 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
         *sections.folds_and_classes(this, summary, confusion),
         *sections.embeddings(silhouettes, maps),
         *sections.training(curves),
-        *sections.cost(this),
-        *sections.protocol(this),
-        *sections.reproduction(this),
+        *provenance.cost(this),
+        *provenance.protocol(this),
+        *provenance.reproduction(this),
     ]
     figures = {run / "figures" / f"{picture.name}.svg": picture.svg for picture in (confusion, maps, *curves)}
     paths = ReportPaths(run / "report.html", run / "report.md", run / "scores.json", tuple(figures))
     texts = figures | {
         paths.html: _page(this, blocks),
         paths.markdown: document.markdown(blocks) + "\n",
-        paths.scores: json.dumps(_plain(_numbers(runs, summary, silhouettes)), indent=1, allow_nan=False)
-        + "\n",
+        paths.scores: json.dumps(_plain(_numbers(runs, summary, silhouettes)), indent=1, allow_nan=False) + "\n",
     }
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
@@ -86,12 +85,12 @@ def _pictures(run: Run, summary: Summary) -> tuple[Picture, Picture, list[Pictur
 
     labels = run.protocol.labels
     seeds = f", counts summed over {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
-    text = f"Confusion matrix: of the utterances truly of a row's label, percent recognised as each column's{seeds}."
+    text = f"Confusion matrix: of the utterances of a row's label, percent recognised as each column's{seeds}."
     confusion = Picture("confusion", plots.confusion(summary.confusion, labels), text)
 
     first = run.fold_runs[0]
     spaces, truth = _spaces(run, first)
-    text = f"t-SNE of the test utterances of fold {first.fold} (seed {first.seed}), coloured by true label: {', then '.join(spaces)}."
+    text = f"t-SNE of the test utterances of one fold ({first.fold}, seed {first.seed}), coloured by true label."
     maps = Picture("embeddings", plots.embedding_maps(spaces, truth, labels), text)
 
     curves = []
@@ -116,12 +115,10 @@ def _pictures(run: Run, summary: Summary) -> tuple[Picture, Picture, list[Pictur
 
 
 def _spaces(run: Run, done: FoldRun) -> tuple[dict[str, np.ndarray], list[str]]:
-    """The embeddings that one fold and seed left, by the name of their space, and the true labels of their rows."""
+    """What one fold and seed embedded, by the name of the space, and the true labels of the rows."""
     truth = {row.id: row.truth for row in run.predictions if row.fold == done.fold}
     found = load_embeddings(done.embeddings, truth)
-    spaces = {"Frozen encoder": found.encoder} | (
-        {run.name: found.system} if found.system is not None else {}
-    )
+    spaces = {"Frozen encoder": found.encoder} | ({run.name: found.system} if found.system is not None else {})
     return spaces, [truth[id_] for id_ in found.ids]
 
 
@@ -139,11 +136,9 @@ def _silhouettes(run: Run) -> dict[str, float]:
 def _page(run: Run, blocks: Sequence[Block]) -> str:
     template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
     return Template(template).substitute(
-        title=escape(f"{run.name} on {run.corpus}"),
+        title=escape(sections.title(run)),
         body=document.html(blocks),
-        footer=escape(
-            f"Made by serein from {run.folder.name}/predictions.csv; every number is in scores.json."
-        ),
+        footer=escape(f"Made by serein from {run.folder.name}/predictions.csv; every number is in scores.json."),
     )
 
 
@@ -159,8 +154,7 @@ def _numbers(runs: Sequence[Run], summary: Summary, silhouettes: Mapping[str, fl
         "silhouettes": silhouettes,
         "cost": [{key: getattr(done, key) for key in _COSTS} for done in first.fold_runs],
         "others": [
-            _identity(other) | asdict(summarise(other)) | {"minus_first": compare(other, first)}
-            for other in others
+            _identity(other) | asdict(summarise(other)) | {"minus_first": compare(other, first)} for other in others
         ],
     }
 

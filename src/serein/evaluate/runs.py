@@ -1,4 +1,4 @@
-"""Read a run folder into plain records; nothing here computes, and nothing is believed that does not fit together."""
+"""Read a run folder into plain records, and believe nothing in it that does not fit together."""
 
 import csv
 import json
@@ -15,8 +15,12 @@ from serein.corpus.protocol import Fold, Protocol
 from serein.errors import CorpusError
 
 FORMAT = 1
-_FACTS = ("system", "name", "adapter_training", "seeds", "command", "corpus", "encoder", "synthetic")
+_FACTS = ("system", "name", "adapter_training", "seeds", "command", "corpus", "encoder", "synthetic", "leaks")
 _COSTS = ("seconds", "peak_memory_bytes", "trainable_parameters", "choice", "collapsed")
+_STAGE_COLUMNS = {
+    "adapt": ("reconstruction", "pseudo_cross_entropy", "teacher_spread", "usage", "perplexity", "agreement"),
+    "finetune": ("validation_ua",),
+}
 _COLUMNS = ("id", "talker", "fold", "seed", "truth", "prediction")
 
 
@@ -41,10 +45,10 @@ class FoldRun:
         seconds: wall time of each stage.
         peak_memory_bytes: the most memory that was in use.
         trainable_parameters: how many, by part of the system.
-        choice: what was chosen on the validation part, by name.
+        choice: the numbers chosen on the validation part, by name.
         collapsed: whether the adapter's teacher gave the same frame for everything at the end.
-        history: of each stage, the columns of its training steps; nan where a cell is blank. Empty for a system
-            without training steps.
+        history: of each stage, the columns of its training steps; nan where a cell is blank, and epochs count from
+            0. Empty for a system without training steps.
         embeddings: the file for `load_embeddings`.
     """
 
@@ -53,7 +57,7 @@ class FoldRun:
     seconds: Mapping[str, float]
     peak_memory_bytes: int
     trainable_parameters: Mapping[str, int]
-    choice: Mapping[str, Any]
+    choice: Mapping[str, float]
     collapsed: bool
     history: Mapping[str, Mapping[str, np.ndarray]]
     embeddings: Path
@@ -67,14 +71,14 @@ class Run:
         folder: where it lies.
         system: the system's key, such as "linear".
         name: the system's name in tables.
-        adapter_training: "none", "inductive" (training talkers only) or "transductive" (test frames too, unlabelled).
+        adapter_training: "none", "inductive" (training talkers only) or "transductive" (test talkers too).
         seeds: the training seeds.
         command: what made the run.
         corpus: the corpus's name.
         encoder: name, revision, layers and so on of the frozen encoder.
         synthetic: whether the voices are made by a machine.
-        protocol: with its hash recomputed.
         leaks: sentences about what the parts of a fold share.
+        protocol: the folds, checked against their hash.
         recipe: the text of ``recipe.toml``.
         environment: versions and machine.
         predictions: every test utterance once a seed.
@@ -90,8 +94,8 @@ class Run:
     corpus: str
     encoder: Mapping[str, Any]
     synthetic: bool
-    protocol: Protocol
     leaks: tuple[str, ...]
+    protocol: Protocol
     recipe: str
     environment: Mapping[str, Any]
     predictions: tuple[Prediction, ...]
@@ -100,7 +104,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One vector an utterance of one fold's test part: of the frozen encoder, and of the system's adapter if any."""
+    """One vector a test utterance of a fold: of the frozen encoder, and of the system's adapter if any."""
 
     ids: tuple[str, ...]
     encoder: Float[np.ndarray, "utterances encoder_width"]
@@ -120,17 +124,19 @@ def load_run(folder: str | Path) -> Run:
         raise CorpusError(
             f"{folder / 'run.json'}: format {facts.get('format')}, this serein reads {FORMAT}; run it again"
         )
-    protocol, leaks = _read_protocol(folder / "protocol.json")
+    protocol = Protocol.load(folder / "protocol.json")
     expected = [(fold, seed) for fold in protocol.folds for seed in facts["seeds"]]
-    predictions = _read_predictions(folder / "predictions.csv", protocol.labels)
-    _check_complete(folder, facts, expected, predictions)
-    _check_consistent(folder / "predictions.csv", expected, protocol.labels, predictions)
+    whole = folder / "predictions.csv"  # written when the last fold is done; before, each fold has its own
+    parts = [folder / "folds" / fold.name / f"seed-{seed}" / whole.name for fold, seed in expected]
+    predictions = _read_predictions([whole] if whole.exists() else [*filter(Path.exists, parts)], protocol.labels)
+    _check_complete(folder, facts["command"], expected, predictions)
+    _check_consistent(folder, protocol.labels, expected, predictions)
     return Run(
         folder=folder,
-        **{key: facts[key] for key in _FACTS if key != "seeds"},
+        **{key: facts[key] for key in _FACTS if key not in ("seeds", "leaks")},
         seeds=tuple(facts["seeds"]),
+        leaks=tuple(facts["leaks"]),
         protocol=protocol,
-        leaks=leaks,
         recipe=_read_text(folder / "recipe.toml"),
         environment=_read_json(folder / "environment.json", ()),
         predictions=tuple(predictions),
@@ -150,13 +156,9 @@ def load_embeddings(path: Path, utterances: Collection[str]) -> Embeddings:
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
             found = Embeddings(ids, tensors["encoder"], tensors.get("system"))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error!r}); delete its folder and run the command again"
-        ) from error
+        raise CorpusError(f"{path}: cannot be read ({error!r}); delete its folder and run the command again") from error
     if sorted(ids) != sorted(utterances) or any(len(points) != len(ids) for points in tensors.values()):
-        raise CorpusError(
-            f"{path}: is not of the fold's test utterances; delete its folder and run the command again"
-        )
+        raise CorpusError(f"{path}: is not of the fold's test utterances; delete its folder and run the command again")
     return found
 
 
@@ -176,47 +178,20 @@ def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         raise CorpusError(f"{path}: is not JSON ({error}); run the command again") from error
     missing = [key for key in keys if key not in content]
     if missing:
-        raise CorpusError(
-            f"{path}: has no {', '.join(missing)}; run the command again with this version of serein"
-        )
+        raise CorpusError(f"{path}: has no {', '.join(missing)}; run the command again with this version of serein")
     return dict(content)
 
 
-def _read_protocol(path: Path) -> tuple[Protocol, tuple[str, ...]]:
-    content = _read_json(
-        path, ("hash", "name", "description", "corpus", "labels", "folds", "oracle", "shares_talkers")
-    )
-    protocol = Protocol(
-        name=content["name"],
-        description=content["description"],
-        corpus=content["corpus"],
-        labels=tuple(content["labels"]),
-        folds=tuple(
-            Fold(fold["name"], tuple(fold["train"]), tuple(fold["validation"]), tuple(fold["test"]))
-            for fold in content["folds"]
-        ),
-        oracle=content["oracle"],
-        shares_talkers=content["shares_talkers"],
-    )
-    if protocol.hash != content["hash"]:
-        raise CorpusError(
-            f"{path}: its folds have hash {protocol.hash}, not {content['hash']}: it was changed after the run"
-        )
-    return protocol, tuple(content.get("leaks", ()))
-
-
-def _read_predictions(path: Path, labels: Sequence[str]) -> list[Prediction]:
-    if not path.exists():  # no fold is done yet: the check of completeness says so, with the folds' names
-        return []
-    columns, rows = _read_table(path, (*_COLUMNS, *(f"p_{label}" for label in labels)))
-    position = [columns.index(name) for name in _COLUMNS]
-    try:
-        return [
-            Prediction(id_, talker, fold, int(seed), truth, prediction)
-            for id_, talker, fold, seed, truth, prediction in ([row[i] for i in position] for row in rows)
-        ]
-    except ValueError as error:
-        raise CorpusError(f"{path}: a seed is no whole number ({error}); run the command again") from error
+def _read_predictions(files: Sequence[Path], labels: Sequence[str]) -> list[Prediction]:
+    predictions = []
+    for path in files:
+        columns, rows = _read_table(path, (*_COLUMNS, *(f"p_{label}" for label in labels)))
+        position = [columns.index(name) for name in _COLUMNS]
+        for id_, talker, fold, seed, truth, prediction in ([row[i] for i in position] for row in rows):
+            if not seed.isdecimal():
+                raise CorpusError(f"{path}: seed {seed!r} is no whole number; run the command again")
+            predictions.append(Prediction(id_, talker, fold, int(seed), truth, prediction))
+    return predictions
 
 
 def _read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
@@ -224,25 +199,20 @@ def _read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[li
         with path.open(newline="", encoding="utf-8") as file:
             columns, *rows = list(csv.reader(file, strict=True)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(
-            f"{path}: cannot be read as a CSV table ({error}); run the command again"
-        ) from error
+        raise CorpusError(f"{path}: cannot be read as a CSV table ({error}); run the command again") from error
     missing = [name for name in required if name not in columns]
     if missing:
         raise CorpusError(f"{path}: has no column {', '.join(missing)}; run the command again")
     for number, row in enumerate(rows, start=2):
         if len(row) != len(columns):
             raise CorpusError(
-                f"{path}, row {number}: {len(row)} cells where the header has {len(columns)}; run the command again"
+                f"{path}, row {number}: {len(row)} cells, the header has {len(columns)}; run the command again"
             )
     return columns, rows
 
 
 def _check_complete(
-    folder: Path,
-    facts: Mapping[str, Any],
-    expected: Sequence[tuple[Fold, int]],
-    predictions: Sequence[Prediction],
+    folder: Path, command: str, expected: Sequence[tuple[Fold, int]], predictions: Sequence[Prediction]
 ) -> None:
     found = {(row.fold, row.seed, row.id) for row in predictions}
     missing = [
@@ -254,29 +224,27 @@ def _check_complete(
         shown = ", ".join(missing[:10]) + (f" and {len(missing) - 10} more" if len(missing) > 10 else "")
         raise CorpusError(
             f"{folder}: the run is not finished, {len(missing)} of {len(expected)} are missing ({shown}); "
-            f"running the command again continues it: {facts['command']}"
+            f"running the command again continues it: {command}"
         )
 
 
 def _check_consistent(
-    path: Path, expected: Sequence[tuple[Fold, int]], labels: Sequence[str], predictions: Sequence[Prediction]
+    folder: Path, labels: Sequence[str], expected: Sequence[tuple[Fold, int]], predictions: Sequence[Prediction]
 ) -> None:
     unseen = {(fold.name, seed, id_) for fold, seed in expected for id_ in fold.test}
     first: dict[str, Prediction] = {}
-    for number, row in enumerate(predictions, start=2):
+    for row in predictions:
         key = (row.fold, row.seed, row.id)
         known = first.setdefault(row.id, row)
         fault = None
         if key not in unseen:
-            fault = f"{row.id} stands twice, or is no test utterance of fold {row.fold} and seed {row.seed}"
+            fault = f"stands twice, or is no test utterance of fold {row.fold} and seed {row.seed}"
         elif not {row.truth, row.prediction} <= set(labels):
-            fault = f"{row.id} has truth {row.truth!r} and prediction {row.prediction!r}, the labels are {', '.join(labels)}"
+            fault = f"has {row.truth!r} and {row.prediction!r}, the labels are {', '.join(labels)}"
         elif (row.talker, row.truth) != (known.talker, known.truth):
-            fault = f"{row.id} has another talker or truth than under another seed"
+            fault = "has another talker or truth under another seed"
         if fault:
-            raise CorpusError(
-                f"{path}, row {number}: {fault}; delete the run folder and run the command again"
-            )
+            raise CorpusError(f"{folder / 'predictions.csv'}: {row.id} {fault}; run the command into a new folder")
         unseen.remove(key)
 
 
@@ -293,6 +261,9 @@ def _read_fold_run(folder: Path, fold: str, seed: int) -> FoldRun:
 def _read_history(path: Path) -> dict[str, dict[str, np.ndarray]]:
     columns, rows = _read_table(path, ("stage", "epoch", "step", "loss"))
     stages = np.array([row[columns.index("stage")] for row in rows])
+    missing = {name for stage in np.unique(stages) for name in _STAGE_COLUMNS.get(stage, ())} - set(columns)
+    if missing:
+        raise CorpusError(f"{path}: has no column {', '.join(sorted(missing))}; run the command again")
     try:
         numbers = {
             name: np.array([float(row[index] or "nan") for row in rows])
@@ -302,6 +273,5 @@ def _read_history(path: Path) -> dict[str, dict[str, np.ndarray]]:
     except ValueError as error:
         raise CorpusError(f"{path}: a cell is no number ({error}); run the command again") from error
     return {
-        str(stage): {name: values[stages == stage] for name, values in numbers.items()}
-        for stage in np.unique(stages)
+        str(stage): {name: values[stages == stage] for name, values in numbers.items()} for stage in np.unique(stages)
     }

@@ -20,7 +20,7 @@ from serein.evaluate.statistics import (
 
 @dataclass(frozen=True, slots=True)
 class ClassScores:
-    """One label's scores, averaged over the training seeds; nan where a score is undefined under every seed."""
+    """One label's scores, averaged over the training seeds; nan where undefined under every seed."""
 
     recall: float
     precision: float
@@ -84,7 +84,7 @@ def summarise(run: Run) -> Summary:
 
 
 def compare(run: Run, other: Run) -> Difference | None:
-    """How much better ``run`` is than ``other``; None where their protocols differ, for then nothing can be said.
+    """How much better ``run`` is than ``other``; None where their protocols differ: nothing can be said then.
 
     Raises:
         CorpusError: one protocol, but other talkers or true labels: the corpus was changed between the runs.
@@ -96,9 +96,7 @@ def compare(run: Run, other: Run) -> Difference | None:
     return Difference(Scores(*scores.tolist()), difference_intervals(first, second))
 
 
-def _confusions(
-    rows: Sequence[Prediction], labels: Sequence[str]
-) -> Int[np.ndarray, "seeds talkers labels labels"]:
+def _confusions(rows: Sequence[Prediction], labels: Sequence[str]) -> Int[np.ndarray, "seeds talkers labels labels"]:
     return talker_confusions(
         [row.truth for row in rows],
         [row.prediction for row in rows],
@@ -112,9 +110,7 @@ def _standard_deviation(scores: Float[np.ndarray, "samples 3"]) -> Scores:
     return Scores(*scores.std(0, ddof=1).tolist()) if len(scores) > 1 else Scores(nan, nan, nan)
 
 
-def _class_scores(
-    by_seed: Int[np.ndarray, "seeds labels labels"], labels: Sequence[str]
-) -> dict[str, ClassScores]:
+def _class_scores(by_seed: Int[np.ndarray, "seeds labels labels"], labels: Sequence[str]) -> dict[str, ClassScores]:
     columns = [mean_of_defined(score(by_seed).T).tolist() for score in (recall, precision, f1)]
     utterances = by_seed[0].sum(1).tolist()
     return {label: ClassScores(*values) for label, *values in zip(labels, *columns, utterances, strict=True)}

@@ -117,7 +117,7 @@ def plan_batches(
 ) -> list[Int[Tensor, " batch"]]:
     """One epoch: every utterance once, similar lengths together, batches in random order.
 
-    Lengths are rounded up in steps of about 6 %, utterances are shuffled inside a step, and a batch is cut before it
+    Lengths are rounded up in steps of 2 %, utterances are shuffled inside a step, and a batch is cut before it
     would hold more than ``budget`` frames, padding included. A pure function of its arguments; the number of batches
     is the same in every epoch, so that schedules can count steps.
 
@@ -129,12 +129,12 @@ def plan_batches(
 
     Example:
         >>> plan_batches(torch.tensor([4, 9, 4, 9]), budget=20, seed=0, epoch=0)
-        [tensor([3, 1]), tensor([2, 0])]
+        [tensor([2, 0]), tensor([3, 1])]
     """
     random = np.random.default_rng([seed, epoch])
-    steps = np.ceil(np.log(lengths.numpy()) / np.log(1.06) - 1e-9)
+    steps = np.ceil(np.log(lengths.numpy()) / np.log(1.02) - 1e-9)
     order = np.lexsort((random.random(len(steps)), steps))
-    rounded = np.floor(1.06 ** steps[order] + 1e-6).astype(np.int64)
+    rounded = np.floor(1.02 ** steps[order] + 1e-6).astype(np.int64)
     cuts, first = [0], 0
     for place, longest in enumerate(rounded.tolist()):
         if place > first and longest * (place - first + 1) > budget:

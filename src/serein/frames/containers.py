@@ -13,12 +13,11 @@ from dataclasses import dataclass
 
 from serein.errors import CorruptAudio, UnsupportedAudio
 
-PCM_TAGS = (0x0001, 0x0003, 0xFFFE)  # of a WAV: integers, floats, "extensible"
 HEADER_SLACK = 64  # bytes: some writers count their own header into the size of the sound
 MOST_CHUNKS = 1_000  # before the sound; a file of empty chunks must not keep us for hours
 OPEN_LENGTH = "the header leaves the length open; everything after it was taken as sound"
 BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
-XING_OR_VBRI = re.compile(rb"VBRI|(?:Xing|Info)...[\1\3\5\7\x09\x0b\x0d\x0f](?!\0{4})", re.DOTALL)  # with a length
+XING = re.compile(rb"(?:Xing|Info)...[\1\3\5\7\x09\x0b\x0d\x0f](?!\0{4})", re.DOTALL)  # with a length in it
 MPEG_SHIFT = {3: 0, 2: 1, 0: 2}  # version bits of MPEG 1, 2, 2.5: how often the sample rate is halved
 MPEG_KILOBITS = (
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # MPEG 1
@@ -77,7 +76,7 @@ def check_container(stream: io.BufferedIOBase, name: str) -> Container:
 def _check_chunks(stream: io.BufferedIOBase, order: str, name: str) -> Container:
     """WAV and AIFF: a row of chunks with names and sizes; ``order`` is struct's sign for the byte order."""
     end = stream.seek(0, io.SEEK_END)
-    position, tag, long_size = 12, 0, 0
+    position, long_size = 12, 0
     for _ in range(MOST_CHUNKS):
         stream.seek(position)
         head = stream.read(24)
@@ -87,16 +86,14 @@ def _check_chunks(stream: io.BufferedIOBase, order: str, name: str) -> Container
         position += 8
         if identity in (b"data", b"SSND"):
             stream.seek(position)
-            if tag in PCM_TAGS and (inside := _compressed_kind(stream.read(8192))):
+            if inside := _compressed_kind(stream.read(8192)):
                 raise CorruptAudio(
-                    f"{name}: its WAV header stands in front of {inside} and would turn it into noise; "
+                    f"{name}: its header stands in front of {inside} and would turn it into noise; "
                     f"cut off the first {position} bytes, or export the file again"
                 )
             return _check_size(stream, position, size, long_size, end, name)
         if identity == b"ds64" and len(head) == 24:  # RF64 keeps here the sizes that 32 bits cannot hold
             (long_size,) = struct.unpack_from("<Q", head, 16)
-        elif identity == b"fmt " and len(head) >= 10:
-            (tag,) = struct.unpack_from(f"{order}H", head, 8)
         position += size + size % 2
     return Container(stream)  # no sound so far: libsndfile says what is wrong
 
@@ -179,9 +176,13 @@ def _check_mp3(stream: io.BufferedIOBase) -> Container:
     start = 0
     if data.startswith(b"ID3") and len(data) >= 10:
         start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
-    if XING_OR_VBRI.search(data, start, start + 200):
+    if XING.search(data, start, start + 200):
         return Container(stream)
     # Else libsndfile guesses the length from the first frames' bit rate, and reads no further than that.
+    frame = _mp3_frame(data[start : start + 4])
+    if frame and data.startswith(b"VBRI", start + 36) and len(data) >= start + 54:
+        (promised,) = struct.unpack_from(">I", data, start + 50)
+        return Container(stream, frames=promised * frame[1])
     return Container(stream, frames=_count_mp3(data, start)[1])
 
 

@@ -49,8 +49,7 @@ def scan_audio(corpus: Corpus, *, workers: int | None = None, report: Report = q
     usable: list[Utterance] = []
     broken: list[BrokenFile] = []
     warnings: dict[str, tuple[str, ...]] = {}
-    pool = ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1))
-    try:
+    with ThreadPoolExecutor(workers or min(8, os.cpu_count() or 1)) as pool:
         for done, (found, warned) in enumerate(pool.map(_scan, corpus), start=1):
             if isinstance(found, BrokenFile):
                 broken.append(found)
@@ -59,8 +58,6 @@ def scan_audio(corpus: Corpus, *, workers: int | None = None, report: Report = q
                 if warned:
                     warnings[found.id] = warned
             report("scan", done, len(corpus), {"broken": len(broken)})
-    finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest must not be decoded
     return Scan(replace(corpus, utterances=tuple(usable)), tuple(broken), warnings)
 
 

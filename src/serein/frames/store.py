@@ -104,7 +104,7 @@ class FrameStore:
                 raise StoreError(f"{shard}: its bytes have changed since it was written; delete it and extract again")
             flat[place : place + len(frames)] = frames
             place += len(frames)
-        return FrameArray(self.ids, flat, torch.tensor(lengths), self.frame_rate)
+        return FrameArray(self.ids, flat, torch.tensor(lengths, dtype=torch.long), self.frame_rate)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,115 @@
+"""What a report says about how the scores came about: cost, protocol, and all that is needed to run it again."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from serein.evaluate.document import Block, Code, Details, Paragraph, Section, Table
+from serein.evaluate.runs import Run
+
+
+def cost(run: Run) -> list[Block]:
+    """Time, memory and parameters, and what validation chose."""
+    stages = list(dict.fromkeys(stage for done in run.fold_runs for stage in done.seconds))
+    rows = []
+    for stage in stages:
+        seconds = [done.seconds[stage] for done in run.fold_runs if stage in done.seconds]
+        rows.append([stage, _duration(sum(seconds) / len(seconds)), _duration(sum(seconds))])
+    rows.append(["all", "", _duration(sum(sum(done.seconds.values()) for done in run.fold_runs))])
+    parameters = run.fold_runs[0].trainable_parameters
+    parts = ", ".join(f"{part} {number:,}" for part, number in parameters.items())
+    memory = max(done.peak_memory_bytes for done in run.fold_runs)
+    each = [
+        [
+            done.fold,
+            str(done.seed),
+            ", ".join(f"{name} {value:.4g}" for name, value in done.choice.items()),
+            *(_duration(done.seconds[stage]) if stage in done.seconds else "" for stage in stages),
+        ]
+        for done in run.fold_runs
+    ]
+    return [
+        Section("Cost"),
+        Table(["Stage", "A fold and seed", "Altogether"], rows),
+        Paragraph(
+            f"Trainable parameters: {sum(parameters.values()):,} ({parts}). Most memory in use: "
+            f"{memory / 2**30:.2f} GiB. The frozen encoder's frames were extracted before and are not counted."
+        ),
+        Details(
+            "Every fold and seed, and what its validation part chose",
+            [Table(["Fold", "Seed", "Choice", *stages], each, text_columns=3)],
+        ),
+    ]
+
+
+def protocol(run: Run) -> list[Block]:
+    """The protocol in words, who is in each fold, and what its parts share."""
+    talkers = _talkers(run)
+    rows = [
+        [fold.name, *(_named(part, talkers) for part in parts), *(f"{len(part):,}" for part in parts)]
+        for fold in run.protocol.folds
+        for parts in [(fold.test, fold.validation, fold.train)]
+    ]
+    header = [
+        "Fold",
+        "Test talkers",
+        "Validation talkers",
+        "Training talkers",
+        "Test",
+        "Validation",
+        "Training",
+    ]
+    leaks: list[Block] = [
+        Table(["Shared between parts"], [[leak] for leak in run.leaks]),
+        Paragraph(
+            "A text in two parts is normal where all talkers say the same sentences; a recording in training and "
+            "test never is."
+        ),
+    ]
+    return [
+        Section("Protocol"),
+        Paragraph(f"{run.protocol.name}, hash {run.protocol.hash}. {run.protocol.description}"),
+        Paragraph(f"Adapter training: {run.adapter_training}. Labels: {', '.join(run.protocol.labels)}."),
+        Table(header, rows, text_columns=4),
+        *(
+            leaks
+            if run.leaks
+            else [Paragraph("The parts of a fold share no talker, recording or text that the corpus names.")]
+        ),
+    ]
+
+
+def reproduction(run: Run) -> list[Block]:
+    """Everything that is needed to run it again."""
+    return [
+        Section("To run it again"),
+        Code(run.command),
+        Details("Recipe", [Code(run.recipe)]),
+        Details("Encoder", [Table(["", ""], _facts(run.encoder), text_columns=2)]),
+        Details("Environment", [Table(["", ""], _facts(run.environment), text_columns=2)]),
+    ]
+
+
+def _talkers(run: Run) -> dict[str, str]:
+    return {row.id: row.talker for row in run.predictions}
+
+
+def _named(ids: Iterable[str], talkers: Mapping[str, str]) -> str:
+    # utterances that no fold tests have no row in predictions.csv, so nobody here knows their talkers
+    names = sorted({talkers.get(id_, "talkers that are never tested") for id_ in ids})
+    return ", ".join(names) if len(names) <= 12 else f"{len(names)} talkers"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _facts(content: Mapping[str, Any]) -> list[list[str]]:
+    return [
+        [str(key), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)]
+        for key, value in content.items()
+    ]

@@ -1,0 +1,169 @@
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from serein.corpus.corpus import Corpus
+from serein.errors import StoreError
+from serein.frames import extract as module
+from serein.frames.audio import load_audio
+from serein.frames.encoder import load_encoder
+from serein.frames.extract import extract, plan_shards, pool_frames
+from serein.frames.store import FrameStore, read_header, shard_path
+
+LOGMEL = load_encoder("logmel")
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("shard-*"))}
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD_UTTERANCES", 10)
+
+
+def test_the_store_holds_what_the_encoder_gives(tones, tone_store):
+    array = tone_store.load()
+    assert array.ids == tuple(utterance.id for utterance in tones)
+    for index in (0, 17, 95):
+        (frames,) = LOGMEL.encode([load_audio(tones.utterances[index].path)])
+        stored = array.batch(torch.tensor([index])).frames[0]
+        assert torch.allclose(stored, pool_frames(frames, 2), rtol=1e-3, atol=1e-3)
+    assert array.frame_rate == 25.0
+
+
+def test_a_store_that_stopped_continues_to_the_same_bytes(tones, tmp_path, small_shards):
+    whole = extract(tones, LOGMEL, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    for number in (0, 4, 9):
+        shard_path(tmp_path / "part", number).unlink()
+    (tmp_path / "part" / ".shard-00000.safetensors.partial").write_bytes(b"half a shard")
+    with pytest.raises(StoreError, match=r"3 of 10 shards are missing.*continues"):
+        FrameStore(tmp_path / "part")
+    told: list[int] = []
+    extract(tones, LOGMEL, tmp_path / "part", report=lambda stage, done, total, facts: told.append(done))
+    assert shards(tmp_path / "part") == shards(tmp_path / "whole")
+    assert told == list(range(1, 11))
+    assert len(whole.ids) == 96
+
+
+def test_one_broken_file_is_named_and_the_rest_is_done_and_a_mended_one_is_taken_up(tones, tmp_path, small_shards):
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    moved = []
+    for utterance in tones.utterances[:20]:
+        shutil.copy(utterance.path, folder)
+        moved.append(replace(utterance, path=folder / utterance.path.name))
+    broken, gone = moved[3], moved[12]
+    broken.path.write_bytes(b"this is no sound")
+    gone.path.unlink()
+    corpus = Corpus("part", tuple(moved))
+    store = extract(corpus, LOGMEL, tmp_path / "store")
+    assert set(store.failed) == {broken.id, gone.id}
+    assert len(store.ids) == 18
+    assert broken.path.name in store.failed[broken.id]
+    assert len(store.corpus()) == 18
+
+    kept = shard_path(tmp_path / "store", 1).read_bytes()
+    shutil.copy(tones.utterances[3].path, broken.path)
+    store = extract(corpus, LOGMEL, tmp_path / "store")
+    assert set(store.failed) == {gone.id}
+    assert shard_path(tmp_path / "store", 1).read_bytes() == kept
+
+
+def test_frames_that_do_not_fit_float16_are_refused_by_name(tones, tmp_path):
+    class Loud:
+        name, revision, fingerprint, layers, width, frame_rate, settings = "loud", "", "x", (0,), 80, 50.0, {}
+
+        def num_frames(self, samples: int) -> int:
+            return LOGMEL.num_frames(samples)
+
+        def encode(self, waveforms):
+            frames = LOGMEL.encode(waveforms)
+            return [frame * (1e6 if len(wave) == longest else 1.0) for frame, wave in zip(frames, waveforms, strict=True)]
+
+    part = Corpus("part", tones.utterances[:5])
+    longest = max(len(load_audio(utterance.path)) for utterance in part)
+    store = extract(part, Loud(), tmp_path)
+    assert len(store.ids) == 4
+    assert all("float16 ends at 65504" in reason for reason in store.failed.values())
+
+
+def test_frames_made_otherwise_are_never_mixed(tones, tmp_path):
+    extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path)
+    with pytest.raises(StoreError, match=r"pool: there 1, asked 2.*another folder"):
+        extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path, pool=2)
+    with pytest.raises(StoreError, match="corpus"):
+        extract(Corpus("part", tones.utterances[:6]), LOGMEL, tmp_path)
+
+
+def test_a_changed_byte_is_found(tones, tmp_path):
+    extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path)
+    path = shard_path(tmp_path, 0)
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="bytes have changed"):
+        FrameStore(tmp_path).load()
+    path.write_bytes(content[:100])
+    with pytest.raises(StoreError, match="damaged"):
+        FrameStore(tmp_path)
+
+
+def test_what_is_no_store_is_said(tmp_path):
+    with pytest.raises(StoreError, match="not a frame store"):
+        FrameStore(tmp_path)
+    (tmp_path / "store.json").write_text("{")
+    with pytest.raises(StoreError, match="cannot be read"):
+        FrameStore(tmp_path)
+    (tmp_path / "store.json").write_text(json.dumps({"format": 99}))
+    with pytest.raises(StoreError, match="format 99"):
+        FrameStore(tmp_path)
+
+
+def test_shards_end_at_64_utterances_or_900_seconds(tones):
+    many = [replace(tones.utterances[0], id=str(n), seconds=None) for n in range(130)]
+    assert [len(shard) for shard in plan_shards(many)] == [64, 64, 2]
+    long = [replace(tones.utterances[0], id=str(n), seconds=400.0) for n in range(5)]
+    assert [len(shard) for shard in plan_shards(long)] == [2, 2, 1]
+    assert list(plan_shards([])) == []
+
+
+def test_pooling_averages_groups_and_a_smaller_last_one():
+    frames = torch.arange(14.0).view(7, 2, 1)
+    pooled = pool_frames(frames, 3)
+    assert pooled[:, 0, 0].tolist() == [2.0, 8.0, 12.0]
+    assert pooled.shape == (3, 2, 1)
+    assert pool_frames(frames, 1) is frames
+
+
+def test_a_shard_of_nothing_but_broken_files_is_a_shard(tmp_path, tones):
+    lost = replace(tones.utterances[0], path=tmp_path / "nowhere.wav")
+    store = extract(Corpus("lost", (lost,)), LOGMEL, tmp_path / "store")
+    assert store.ids == ()
+    assert read_header(shard_path(tmp_path / "store", 0)).failed.keys() == {lost.id}
+    assert store.load().flat.shape == (0, 1, 80)
+
+
+def test_killed_extraction_continues_to_the_same_bytes(tones):
+    table = tones.utterances[0].path.parent / "tones.csv"
+    script = Path(__file__).parents[1] / "kill_loop.py"
+    done = subprocess.run(
+        [sys.executable, script, "extract", str(table), "4"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 kills, 4 continued to the same bytes" in done.stdout
+
+
+def test_samples_are_not_touched_by_extraction(tones):
+    waveform = load_audio(tones.utterances[0].path)
+    before = waveform.copy()
+    LOGMEL.encode([waveform])
+    assert np.array_equal(before, waveform)
