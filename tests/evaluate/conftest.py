@@ -127,6 +127,12 @@ def write_run(
     return folder
 
 
+@pytest.fixture(scope="session")
+def default_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests that change nothing in it."""
+    return write_run(tmp_path_factory.mktemp("default") / "run", leaks=["fold fold-0: 1 text: <i>dogs</i>"])
+
+
 @pytest.fixture
 def make_run(tmp_path: Path) -> Callable[..., Path]:
     return lambda name="run", **settings: write_run(tmp_path / name, **settings)

@@ -218,8 +218,8 @@ def _settings(takes: list[_Take], utterances_per_talker: int, seed: int) -> str:
 def _claim(folder: Path, settings: str) -> None:
     """Keep the recordings made with these settings, and remove those that this module made with others.
 
-    The record of the settings marks the folder as this module's own: it comes before the first recording, and goes
-    after the last one.
+    The record of the settings marks the folder as this module's own: it is written before the first recording, and
+    replaced only when the recordings of the old settings are gone.
     """
     record, wavs, table = folder / "corpus.json", folder / "wav", folder / "corpus.csv"
     known = record.read_text(encoding="utf-8") if record.exists() else None

@@ -11,6 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
@@ -56,7 +57,9 @@ def _as_svg(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, str]:
     def svg(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> str:
         text = io.StringIO()
         with rc_context(_STYLE):
-            draw(*args, **kwargs).savefig(text, format="svg", metadata={"Date": None})
+            draw(*args, **kwargs).savefig(
+                text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            )
         return text.getvalue()
 
     return svg
@@ -70,18 +73,19 @@ def confusion(counts: Int[np.ndarray, "labels labels"], labels: Sequence[str]) -
     figure = Figure(figsize=(2.2 + 0.72 * size, 1.3 + 0.6 * size), layout="constrained")
     axes = figure.subplots()
     blues = LinearSegmentedColormap.from_list("blues", ["#f4f7fa", ACCENT])
-    axes.imshow(shares, cmap=blues, vmin=0, vmax=1, aspect="auto")
+    axes.pcolormesh(shares, cmap=blues, vmin=0, vmax=1, edgecolors="white", linewidth=2)
+    axes.invert_yaxis()
     for row, column in np.ndindex(size, size):
         colour = "white" if shares[row, column] > 0.7 else INK
         percent = f"{100 * shares[row, column]:.0f}"
-        axes.text(column, row - 0.1, percent, ha="center", va="center", color=colour, weight="bold")
-        axes.text(column, row + 0.24, f"{counts[row, column]:,}", ha="center", va="center", color=colour, size=7.5)
-    axes.set_xticks(range(size), labels, rotation=35 if size > 5 else 0, ha="right" if size > 5 else "center")
-    axes.set_yticks(range(size), labels)
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=2)
-    axes.tick_params(which="both", length=0)
+        axes.text(column + 0.5, row + 0.4, percent, ha="center", va="center", color=colour, weight="bold")
+        axes.text(
+            column + 0.5, row + 0.74, f"{counts[row, column]:,}", ha="center", va="center", color=colour, size=7.5
+        )
+    middles = np.arange(size) + 0.5
+    axes.set_xticks(middles, labels, rotation=35 if size > 5 else 0, ha="right" if size > 5 else "center")
+    axes.set_yticks(middles, labels)
+    axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
@@ -91,6 +95,7 @@ def confusion(counts: Int[np.ndarray, "labels labels"], labels: Sequence[str]) -
 def learning_curves(histories: Sequence[History]) -> Figure:
     """Training loss and validation UA by epoch: a thin line a fold and seed, a thick one for their mean."""
     figure = Figure(figsize=(8.6, 2.9), layout="constrained")
+    figure.supxlabel("epochs done", size="medium", color=QUIET)
     left, right = figure.subplots(1, 2)
     _draw_epochs(left, [_by_epoch(history, "loss") for history in histories], "Training loss")
     scores = [_by_epoch(history, "validation_ua") for history in histories]
@@ -101,7 +106,8 @@ def learning_curves(histories: Sequence[History]) -> Figure:
 @_as_svg
 def adapter_health(histories: Sequence[History]) -> Figure:
     """Loss parts and signs of a collapse by epoch: a thin line a fold and seed, a thick one for the mean."""
-    figure = Figure(figsize=(8.6, 4.8), layout="constrained")
+    figure = Figure(figsize=(8.6, 4.9), layout=ConstrainedLayoutEngine(hspace=0.1))
+    figure.supxlabel("epochs done", size="medium", color=QUIET)
     for axes, (column, title) in zip(figure.subplots(2, 3, sharex=True).flat, _HEALTH.items(), strict=True):
         _draw_epochs(axes, [_by_epoch(history, column) for history in histories], title)
         if column in ("usage", "perplexity", "agreement"):
@@ -169,7 +175,5 @@ def _draw_epochs(axes: Axes, lines: Sequence[tuple[np.ndarray, np.ndarray]], tit
     mean = np.mean([values[:shared] for _, values in lines], axis=0)
     axes.plot(lines[0][0][:shared] + 1, mean, color=ACCENT, linewidth=2, marker="o" if shared < 3 else None)
     axes.set_title(title)
-    axes.set_xlabel("epochs done")
-    axes.label_outer()
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))

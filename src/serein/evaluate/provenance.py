@@ -44,38 +44,23 @@ def cost(run: Run) -> list[Block]:
 
 def protocol(run: Run) -> list[Block]:
     """The protocol in words, who is in each fold, and what its parts share."""
-    talkers = _talkers(run)
+    talkers = {row.id: row.talker for row in run.predictions}
     rows = [
         [fold.name, *(_named(part, talkers) for part in parts), *(f"{len(part):,}" for part in parts)]
         for fold in run.protocol.folds
         for parts in [(fold.test, fold.validation, fold.train)]
     ]
-    header = [
-        "Fold",
-        "Test talkers",
-        "Validation talkers",
-        "Training talkers",
-        "Test",
-        "Validation",
-        "Training",
-    ]
-    leaks: list[Block] = [
-        Table(["Shared between parts"], [[leak] for leak in run.leaks]),
-        Paragraph(
-            "A text in two parts is normal where all talkers say the same sentences; a recording in training and "
-            "test never is."
-        ),
-    ]
+    header = ["Fold", "Test talkers", "Validation talkers", "Training talkers", "Test", "Validation", "Training"]
+    shared: list[Block] = [Paragraph("The parts of a fold share no talker, recording or text that the corpus names.")]
+    if run.leaks:
+        text = "A text in two parts is normal where all say the same sentences; a recording in both is a fault."
+        shared = [Table(["Shared between parts"], [[leak] for leak in run.leaks]), Paragraph(text)]
     return [
         Section("Protocol"),
         Paragraph(f"{run.protocol.name}, hash {run.protocol.hash}. {run.protocol.description}"),
         Paragraph(f"Adapter training: {run.adapter_training}. Labels: {', '.join(run.protocol.labels)}."),
         Table(header, rows, text_columns=4),
-        *(
-            leaks
-            if run.leaks
-            else [Paragraph("The parts of a fold share no talker, recording or text that the corpus names.")]
-        ),
+        *shared,
     ]
 
 
@@ -88,10 +73,6 @@ def reproduction(run: Run) -> list[Block]:
         Details("Encoder", [Table(["", ""], _facts(run.encoder), text_columns=2)]),
         Details("Environment", [Table(["", ""], _facts(run.environment), text_columns=2)]),
     ]
-
-
-def _talkers(run: Run) -> dict[str, str]:
-    return {row.id: row.talker for row in run.predictions}
 
 
 def _named(ids: Iterable[str], talkers: Mapping[str, str]) -> str:

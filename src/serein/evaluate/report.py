@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
 from importlib.util import find_spec
@@ -94,22 +94,13 @@ def _pictures(run: Run, summary: Summary) -> tuple[Picture, Picture, list[Pictur
     maps = Picture("embeddings", plots.embedding_maps(spaces, truth, labels), text)
 
     curves = []
-    for stage, name, draw, text in (
-        (
-            "finetune",
-            "learning",
-            plots.learning_curves,
-            "Training on labels: a thin line a fold and seed, thick their mean.",
-        ),
-        (
-            "adapt",
-            "adapter",
-            plots.adapter_health,
-            "Training the adapter: a thin line a fold and seed, thick their mean.",
-        ),
+    for stage, name, draw, what in (
+        ("finetune", "learning", plots.learning_curves, "Training on labels"),
+        ("adapt", "adapter", plots.adapter_health, "Training the adapter without labels"),
     ):
         histories = [done.history[stage] for done in run.fold_runs if stage in done.history]
         if histories:
+            text = f"{what}: a thin line for each fold and seed, a thick one for their mean."
             curves.append(Picture(name, draw(histories), text))
     return confusion, maps, curves
 
@@ -138,7 +129,7 @@ def _page(run: Run, blocks: Sequence[Block]) -> str:
     return Template(template).substitute(
         title=escape(sections.title(run)),
         body=document.html(blocks),
-        footer=escape(f"Made by serein from {run.folder.name}/predictions.csv; every number is in scores.json."),
+        footer="Every score is computed from predictions.csv in this folder; all numbers are in scores.json.",
     )
 
 
@@ -153,10 +144,13 @@ def _numbers(runs: Sequence[Run], summary: Summary, silhouettes: Mapping[str, fl
         **asdict(summary),
         "silhouettes": silhouettes,
         "cost": [{key: getattr(done, key) for key in _COSTS} for done in first.fold_runs],
-        "others": [
-            _identity(other) | asdict(summarise(other)) | {"minus_first": compare(other, first)} for other in others
-        ],
+        "others": [_beside(first, other) for other in others],
     }
+
+
+def _beside(first: Run, other: Run) -> dict[str, Any]:
+    difference = compare(other, first)
+    return _identity(other) | asdict(summarise(other)) | {"minus_first": asdict(difference) if difference else None}
 
 
 def _identity(run: Run) -> dict[str, Any]:
@@ -178,4 +172,4 @@ def _plain(value: Any) -> Any:
         case list() | tuple():
             return [_plain(inner) for inner in value]
         case _:
-            return _plain(asdict(value)) if is_dataclass(value) and not isinstance(value, type) else value
+            return value

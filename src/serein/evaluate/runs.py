@@ -57,7 +57,7 @@ class FoldRun:
     seconds: Mapping[str, float]
     peak_memory_bytes: int
     trainable_parameters: Mapping[str, int]
-    choice: Mapping[str, float]
+    choice: Mapping[str, int | float]
     collapsed: bool
     history: Mapping[str, Mapping[str, np.ndarray]]
     embeddings: Path

@@ -7,8 +7,6 @@ from serein.evaluate.document import (
     Banner,
     Block,
     Cards,
-    Code,
-    Details,
     Paragraph,
     Picture,
     Section,
@@ -35,16 +33,15 @@ def percent(score: float) -> str:
 
 def title(run: Run) -> str:
     """What was judged on what."""
-    return f"{run.name[:1].upper()}{run.name[1:]}, on {run.corpus}"
+    return f"{run.name[:1].upper()}{run.name[1:]} ({run.corpus})"
 
 
 def opening(run: Run, summary: Summary) -> list[Block]:
     """The result in one sentence, with everything that is needed to quote it."""
     pooled, ua = summary.pooled, summary.intervals.ua
     sentence = (
-        f"{run.name} reaches UA {percent(pooled.ua)} % (95 % interval {_ends(ua)}), WA {percent(pooled.wa)} % and "
-        f"macro F1 {percent(pooled.macro_f1)} % on {run.corpus}, "
-        f"under protocol {run.protocol.name} ({run.protocol.hash})."
+        f"{title(run)}: UA {percent(pooled.ua)} % (95 % interval {_ends(ua)}), WA {percent(pooled.wa)} %, "
+        f"macro F1 {percent(pooled.macro_f1)} %, under protocol {run.protocol.name} ({run.protocol.hash})."
     )
     return [Title(title(run)), Paragraph(sentence)]
 
@@ -119,7 +116,7 @@ def scores(run: Run, summary: Summary) -> list[Block]:
         Table(["", "UA %", "WA %", "Macro F1 %"], rows),
         Paragraph(
             "Scores are computed for each seed and averaged. Intervals are a bootstrap over talkers (10,000 draws): "
-            "they say how far the score may move with other talkers of the same kind."
+            "they say how far the score may move with other talkers of the same kind. sd: standard deviation."
         ),
         *map(Paragraph, DEFINITIONS),
     ]

@@ -1,6 +1,6 @@
 """How sure a score is: one talker's utterances are alike, so talkers are resampled, never utterances."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan, sqrt
 from statistics import NormalDist
@@ -34,7 +34,7 @@ def talker_confusions(
     prediction: Names,
     talkers: Names,
     labels: Sequence[str],
-    training_seeds: Sequence[Hashable] | None = None,
+    training_seeds: Sequence[int] | np.ndarray | None = None,
 ) -> Int[np.ndarray, "seeds talkers labels labels"]:
     """One confusion matrix (rows are the truth) a training seed and talker, both in sorted order.
 
@@ -101,7 +101,7 @@ def talker_intervals(
 
 def difference_intervals(
     first: Int[np.ndarray, "seeds talkers labels labels"],
-    second: Int[np.ndarray, "other_seeds talkers labels labels"],
+    second: Int[np.ndarray, "other_seeds other_talkers labels labels"],
     *,
     level: float = 0.95,
     draws: int = 10_000,

@@ -127,7 +127,7 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
         start, history, collapse = _start(task, report)
 
     def train_once(indices: Tensor, stage: Stage, **how: Any) -> tuple[EmotionClassifier, list[Row]]:
-        model = _classifier(task, start)
+        model = fresh_classifier(task.config, recipe, start, task.seed)
         checkpoint = task.checkpoint(stage.name.lower())
         rows = finetune(
             model, array, labels, indices, recipe,
@@ -177,9 +177,10 @@ def _start(task: Task, report: Report) -> tuple[WAPTransformer, list[Row], str]:
     return adapted.adapter, adapted.history, adapted.collapse
 
 
-def _classifier(task: Task, start: WAPTransformer) -> EmotionClassifier:
-    seed_globally(task.seed, Stage.FINETUNE)
-    return build_classifier(task.config, copy.deepcopy(start), task.recipe.finetune.head_dropout)
+def fresh_classifier(config: ModelConfig, recipe: Recipe, start: WAPTransformer, seed: int) -> EmotionClassifier:
+    """A classifier with a fresh head on a copy of this adapter."""
+    seed_globally(seed, Stage.FINETUNE)
+    return build_classifier(config, copy.deepcopy(start), recipe.finetune.head_dropout)
 
 
 def _parts(task: Task) -> tuple[Tensor, Tensor, Tensor]:

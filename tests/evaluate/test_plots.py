@@ -1,0 +1,93 @@
+import xml.etree.ElementTree as ElementTree
+
+import numpy as np
+import pytest
+from matplotlib import rcParams
+from sklearn.metrics import silhouette_samples
+
+from serein.evaluate import plots
+
+LABELS = ["angry", "happy", "sad"]
+
+
+def texts(svg: str) -> list[str]:
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def random_history(epochs: int, steps: int = 3) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(epochs)
+    names = ("loss", "reconstruction", "pseudo_cross_entropy", "teacher_spread", "usage", "perplexity", "agreement")
+    scores = np.where(np.arange(epochs * steps) % steps == steps - 1, 0.5, np.nan)
+    columns = {"epoch": np.repeat(np.arange(epochs), steps).astype(float), "validation_ua": scores}
+    return columns | {name: rng.random(epochs * steps) for name in names}
+
+
+def clusters(size: int) -> tuple[np.ndarray, list[str]]:
+    truth = [LABELS[index % 3] for index in range(size)]
+    points = np.eye(3)[np.arange(size) % 3] + 0.05 * np.random.default_rng(0).normal(size=(size, 3))
+    return points.astype(np.float32), truth
+
+
+def test_the_confusion_matrix_says_percent_of_the_row_and_counts():
+    svg = plots.confusion(np.array([[1500, 500, 0], [1, 2, 1], [0, 0, 0]]), LABELS)
+    found = texts(svg)
+    assert {"75", "1,500", "25", "50", *LABELS, "true", "predicted"} <= set(found)
+    assert found.count("0") == 2 + 2 * 3 + 2 - 2  # percent and count of five empty cells, none of them undefined
+
+
+def test_labels_are_shown_as_they_are_written():
+    assert "a$b$ <c>" in texts(plots.confusion(np.eye(2, dtype=int), ["a$b$ <c>", "d"]))
+
+
+def test_curves_of_folds_that_stop_at_different_epochs():
+    svg = plots.learning_curves([random_history(2), random_history(6)])
+    assert {"Training loss", "Validation UA (%)", "epochs done"} <= set(texts(svg))
+
+
+def test_a_single_epoch_is_a_point():
+    assert "<use" in plots.learning_curves([random_history(1)])
+
+
+def test_health_shows_every_sign_of_a_collapse():
+    found = texts(plots.adapter_health([random_history(4), random_history(4)]))
+    assert {"Reconstruction loss", "Teacher spread", "Share of attributes in use"} <= set(found)
+
+
+def test_pictures_are_the_same_every_time_and_leave_matplotlib_as_it_was():
+    before = dict(rcParams)
+    points, truth = clusters(30)
+    once, again = (plots.embedding_maps({"a": points, "b": points[:, :2]}, truth, LABELS) for _ in range(2))
+    assert once == again
+    assert "<metadata>" not in once
+    assert dict(rcParams) == before
+
+
+def test_maps_name_space_silhouette_and_labels():
+    points, truth = clusters(30)
+    found = texts(plots.embedding_maps({"Frozen encoder": points}, truth, LABELS))
+    assert "Frozen encoder" in found
+    assert f"silhouette {plots.silhouette(points, truth):.2f}" in found
+    assert set(LABELS) <= set(found)
+
+
+def test_a_map_of_very_many_utterances_shows_some_of_them(monkeypatch):
+    monkeypatch.setattr(plots, "MOST_POINTS", 12)
+    points, truth = clusters(40)
+    svg = plots.embedding_maps({"a": points}, truth, LABELS)
+    assert svg.count("<use") == 12 + len(LABELS)  # and the legend
+
+
+def test_more_labels_than_colours_still_differ_in_marker():
+    looks = {(plots.PALETTE[i % 8], plots.MARKERS[(i + i // 8) % 8]) for i in range(40)}
+    assert len(looks) == 40
+
+
+def test_silhouette_is_the_mean_over_utterances_and_high_for_separate_clusters():
+    points, truth = clusters(30)
+    assert plots.silhouette(points, truth) == pytest.approx(silhouette_samples(points, truth, metric="cosine").mean())
+    assert plots.silhouette(points, truth) > 0.9
+
+
+@pytest.mark.parametrize("truth", [["sad"] * 3, ["angry", "happy", "sad"]])
+def test_silhouette_is_undefined_where_nothing_is_parted(truth):
+    assert np.isnan(plots.silhouette(np.eye(3, dtype=np.float32), truth))

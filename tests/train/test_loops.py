@@ -1,0 +1,229 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from serein.errors import StoreError, UsageError
+from serein.frames.batches import FrameArray
+from serein.frames.store import FrameStore
+from serein.recipe import Recipe
+from serein.train.adapt import adapt, collapse, fresh_adapter
+from serein.train.checkpoint import Checkpoint
+from serein.train.crossval import label_indices, model_config
+from serein.train.finetune import balanced_examples, best_epoch, finetune, in_batches
+from serein.train.machine import Stage, autocast, environment, generator, peak_memory_bytes, pick_device
+from serein.train.systems import fresh_classifier
+
+
+@pytest.fixture(scope="module")
+def material(tone_store: FrameStore, tiny_recipe: Recipe):
+    corpus = tone_store.corpus()
+    array = tone_store.load()
+    return array, label_indices(array, corpus, corpus.labels), model_config(tone_store, array, tiny_recipe, corpus.labels)
+
+
+def equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
+    ours, theirs = first.state_dict(), second.state_dict()
+    return ours.keys() == theirs.keys() and all(tensor.equal(theirs[name]) for name, tensor in ours.items())
+
+
+def interrupted(checkpoint: Checkpoint, at: int):
+    """A report that stops the loop after step ``at``, as a kill would, just after a checkpoint."""
+
+    def report(stage, done, total, facts):
+        if done == at:
+            raise KeyboardInterrupt
+
+    return report
+
+
+@pytest.mark.parametrize("at", [1, 7, 15])
+def test_adapter_training_continues_from_any_step_to_the_same_bits(material, tiny_recipe, tmp_path, at):
+    array, _, config = material
+    everyone = torch.arange(len(array.ids))
+    recipe = tiny_recipe.model_copy(update={"model": tiny_recipe.model.model_copy(update={"dropout": 0.2})})
+    config = config.model_copy(update={"model": recipe.model})
+    whole = adapt(array, everyone, config, recipe, seed=5)
+    checkpoint = Checkpoint(tmp_path / "adapt.safetensors", seconds=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(array, everyone, config, recipe, seed=5, checkpoint=checkpoint, report=interrupted(checkpoint, at))
+    continued = adapt(array, everyone, config, recipe, seed=5, checkpoint=checkpoint)
+    assert equal(whole.adapter, continued.adapter)
+    assert equal(whole.attributes, continued.attributes)
+    assert whole.history == continued.history
+    other = adapt(array, everyone, config, recipe, seed=6)
+    assert not equal(whole.adapter, other.adapter)
+
+
+@pytest.mark.parametrize("at", [1, 9])
+def test_finetuning_continues_from_any_step_to_the_same_bits(material, tiny_recipe, tmp_path, at):
+    array, labels, config = material
+    settings = tiny_recipe.finetune.model_copy(update={"epochs": 2, "frame_masking": 0.3, "head_dropout": 0.2})
+    recipe = tiny_recipe.model_copy(update={"finetune": settings})
+    everyone = torch.arange(len(array.ids))
+
+    def once(checkpoint=None, report=None):
+        model = fresh_classifier(config, recipe, fresh_adapter(array, everyone, config, 5), 5)
+        how = {"classes": config.labels, "validation": everyone, "seed": 5, "checkpoint": checkpoint}
+        if report is not None:
+            with pytest.raises(KeyboardInterrupt):
+                finetune(model, array, labels, everyone, recipe, report=report, **how)
+            return model, []
+        return model, finetune(model, array, labels, everyone, recipe, **how)
+
+    whole, history = once()
+    checkpoint = Checkpoint(tmp_path / "finetune.safetensors", seconds=0.0)
+    once(checkpoint, interrupted(checkpoint, at))
+    continued, continued_history = once(checkpoint)
+    assert equal(whole, continued)
+    assert history == continued_history
+
+
+def test_adapter_training_does_not_look_at_labels_or_other_talkers(material, tiny_recipe):
+    array, _, config = material
+    some = torch.arange(0, 32)
+    loud = FrameArray(array.ids, array.flat.clone(), array.lengths, array.frame_rate)
+    loud.flat[int(array.lengths[:32].sum()) :] = 100.0
+    assert equal(adapt(array, some, config, tiny_recipe).adapter, adapt(loud, some, config, tiny_recipe).adapter)
+
+
+def test_every_step_writes_the_health_of_the_training(material, tiny_recipe):
+    array, _, config = material
+    adapted = adapt(array, torch.arange(40), config, tiny_recipe)
+    assert len(adapted.history) > 4
+    for row in adapted.history:
+        assert row["stage"] == "adapt"
+        assert 0 < row["perplexity"] <= 1
+        assert 0 <= row["usage"] <= 1
+        assert 0 <= row["agreement"] <= 1
+        assert row["gradient_norm"] > 0
+        assert row["teacher_spread"] > 0
+    weights = [row["reconstruction_weight"] for row in adapted.history]
+    assert weights[0] == 1.0
+    assert weights[-1] == 0.5
+    assert weights == sorted(weights, reverse=True)
+    assert adapted.collapse == ""
+
+
+def test_handing_on_the_student_gives_other_weights_than_the_teacher(material, tiny_recipe):
+    array, _, config = material
+    handed = [
+        adapt(array, torch.arange(40), config, tiny_recipe.model_copy(update={"adapt": settings})).adapter
+        for settings in (tiny_recipe.adapt, tiny_recipe.adapt.model_copy(update={"hand_on": "student"}))
+    ]
+    assert not equal(*handed)
+    assert all(parameter.requires_grad for adapter in handed for parameter in adapter.parameters())
+
+
+def test_a_collapse_is_said():
+    rows = [{"teacher_spread": 1.0, "usage": 0.9}] * 10
+    assert collapse(rows) == ""
+    assert collapse([]) == ""
+    assert "spread fell from 1 to 0.05" in collapse([*rows, *[{"teacher_spread": 0.05, "usage": 0.9}] * 10])
+    assert "4.0% of the attributes" in collapse([*rows, *[{"teacher_spread": 1.0, "usage": 0.04}] * 10])
+    assert "to nan" in collapse([*rows, *[{"teacher_spread": float("nan"), "usage": 0.9}] * 10])
+
+
+def test_minority_classes_come_as_masked_copies_until_all_are_even():
+    indices = torch.arange(10, 20)
+    labels = torch.tensor([0] * 6 + [1] * 3 + [3])
+    examples = balanced_examples(indices, labels, generator(0))
+    shown = labels[examples.indices - 10]
+    assert torch.bincount(shown, minlength=4).tolist() == [6, 6, 0, 6]
+    assert examples.indices[~examples.copies].equal(indices)
+    assert examples.copies.sum() == 3 + 5
+
+
+@pytest.mark.parametrize("balance", ["none", "class-weights", "masked-copies"])
+def test_every_way_of_balancing_learns_the_tones(material, tiny_recipe, balance):
+    array, labels, config = material
+    settings = tiny_recipe.finetune.model_copy(update={"balance": balance})
+    recipe = tiny_recipe.model_copy(update={"finetune": settings})
+    train = torch.cat([torch.arange(0, 60), torch.arange(60, 64)])
+    model = fresh_classifier(config, recipe, fresh_adapter(array, train, config, 0), 0)
+    history = finetune(model, array, labels, train, recipe, classes=config.labels, validation=torch.arange(64, 96))
+    scored = [row for row in history if "validation_ua" in row]
+    assert len(scored) == settings.epochs
+    assert max(row["validation_ua"] for row in scored) > 0.6
+    chosen = best_epoch(history)
+    assert scored[chosen - 1]["validation_ua"] == max(row["validation_ua"] for row in scored)
+
+
+def test_the_best_epoch_is_the_earliest_of_the_best():
+    rows = [{"epoch": e, "validation_ua": ua} for e, ua in enumerate([0.2, 0.7, 0.7, 0.5])]
+    assert best_epoch([{"epoch": 0}, *rows]) == 2
+
+
+def test_answers_come_in_the_asked_order_however_they_were_batched(material, tiny_recipe):
+    array, _, _ = material
+
+    def mean(frames, padding_mask):
+        return (frames.sum(1) / (~padding_mask).sum(1)[:, None, None]).flatten(1)
+
+    asked = torch.tensor([50, 3, 77, 12, 90])
+    together = in_batches(mean, array, asked, tiny_recipe.speed)
+    alone = in_batches(mean, array, asked, tiny_recipe.speed, budget=1)
+    assert torch.allclose(together, alone, atol=1e-5)
+    assert torch.allclose(together, array.pooled()[asked, 0].flatten(1), atol=1e-4)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", seconds=0.0)
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    assert checkpoint.restore(module, optimizer) == (0, [])
+    checkpoint.save_if_due(module, optimizer, 3, [{"step": 2}])
+    other = torch.nn.Linear(4, 2)
+    with pytest.raises(StoreError, match="does not fit"):
+        checkpoint.restore(other, torch.optim.AdamW(other.parameters()))
+    with safe_open(checkpoint.path, framework="pt") as file:
+        assert json.loads(file.metadata()["serein"])["step"] == 3
+    checkpoint.remove()
+    assert not checkpoint.path.exists()
+    Checkpoint(None).save(module, optimizer, 1, [])
+
+
+def test_a_checkpoint_is_written_only_when_due(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", seconds=3600.0)
+    module = torch.nn.Linear(3, 2)
+    checkpoint.save_if_due(module, torch.optim.AdamW(module.parameters()), 1, [])
+    assert not checkpoint.path.exists()
+
+
+def test_draws_depend_on_the_whole_key():
+    keys = [(0, Stage.ADAPT, 1), (0, Stage.ADAPT, 2), (1, Stage.ADAPT, 1), (0, Stage.FINETUNE, 1)]
+    assert len({torch.rand(1, generator=generator(*key)).item() for key in keys}) == 4
+
+
+def test_devices_and_precisions():
+    assert pick_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(UsageError, match="no such device"):
+        pick_device("toaster")
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="no GPU"):
+            pick_device("cuda")
+    linear = torch.nn.Linear(4, 4)
+    for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
+        with autocast(torch.device("cpu"), precision):
+            assert linear(torch.randn(2, 4)).dtype is dtype
+    with autocast(torch.device("cpu"), "auto"):
+        assert linear(torch.randn(2, 4)).dtype in (torch.float32, torch.bfloat16)
+
+
+def test_bfloat16_trains_to_finite_losses(material, tiny_recipe):
+    array, _, config = material
+    recipe = replace_speed(tiny_recipe, "bfloat16")
+    adapted = adapt(array, torch.arange(24), config, recipe)
+    assert all(row["loss"] < 1e6 for row in adapted.history)
+
+
+def replace_speed(recipe: Recipe, precision: str) -> Recipe:
+    return recipe.model_copy(update={"speed": recipe.speed.model_copy(update={"precision": precision})})
+
+
+def test_the_environment_names_versions_and_memory_is_counted():
+    facts = environment()
+    assert facts["torch"] == torch.__version__
+    assert facts["threads"] >= 1
+    assert peak_memory_bytes(torch.device("cpu")) > 50_000_000
