@@ -15,12 +15,12 @@ from serein.train.crossval import cross_validate
 # recipes/demo.toml says the same; a test holds the two together, so that the demo also runs from an installed wheel.
 RECIPE = """\
 [model]
-width = 96
+width = 64
 heads = 4
 dropout = 0.1
 
 [adapt]
-epochs = 12
+epochs = 8
 batch_size = 32
 learning_rate = 5e-4
 warmup = 0.1
@@ -28,13 +28,13 @@ attributes = 128
 ema_decay = 0.99
 
 [finetune]
-epochs = 15
+epochs = 12
 batch_size = 32
-learning_rate = 5e-4
-head_learning_rate = 2e-3
+learning_rate = 1e-3
+head_learning_rate = 5e-3
 warmup = 0.1
 weight_decay = 0.05
-frame_masking = 0.3
+frame_masking = 0.2
 head_dropout = 0.2
 label_smoothing = 0.1
 """

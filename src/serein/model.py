@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
@@ -65,8 +65,8 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: int = 1
-    architecture: str
+    format: Literal[1] = 1
+    architecture: Literal["classifier", "adapter"]
     model: Model
     encoder: EncoderDescription
     max_frames: int

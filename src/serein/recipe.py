@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from serein.errors import UsageError
 
@@ -25,6 +25,12 @@ class Model(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="inside the blocks")
     pooling_heads: int = Field(4, ge=1, description="heads of attentive statistics pooling")
     pooling_variance: Literal["corrected", "printed"] = Field("corrected", description="second line of eq. 7")
+
+    @model_validator(mode="after")
+    def _heads_share_the_width(self) -> "Model":
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
+        return self
 
 
 class Adapt(Section):
@@ -75,7 +81,7 @@ class Finetune(Section):
 class Speed(Section):
     """Changes how long a run takes, not what it is (the last digits follow the precision)."""
 
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1")
+    device: str = Field("auto", pattern=r"^[a-z]+(:\d+)?$", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of matrix products")
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints; 0: every step")
 
@@ -151,7 +157,10 @@ def _apply(content: dict[str, Any], change: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text.strip()
-    content.setdefault(table, {})[key] = value
+    section = content.setdefault(table, {})
+    if not isinstance(section, dict):
+        raise UsageError(f"--set {change}: {table} is no table in the recipe")
+    section[key] = value
 
 
 def _known(recipe: type[Recipe], place: tuple[int | str, ...]) -> str:

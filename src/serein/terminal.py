@@ -18,6 +18,7 @@ from serein.evaluate.sections import score_table
 from serein.progress import Report
 
 EVENT_SECONDS = 1.0
+FILE_COLUMNS = 140
 
 
 @contextmanager
@@ -74,10 +75,11 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """A table on stdout; the first column is left-aligned, the others hold numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(column, justify="right" if number else "left", overflow="fold")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    # Into a file or a pipe nobody's window is narrow.
+    Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
 
 
 def print_scores(title: str, runs: Sequence[Path]) -> None:

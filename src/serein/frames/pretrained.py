@@ -193,13 +193,16 @@ def _fetch(name: str, revision: str | None, token: str | bool | None, files: Seq
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Keep transformers from printing a table of every head left out; what matters in it is raised here."""
-    verbosity = logging.get_verbosity()
+    """Keep transformers from drawing a bar, and a table of every head left out; what matters in it is raised here."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _one_line(error: Exception) -> str:

@@ -148,18 +148,14 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
     """Write what the run is, or check that the run there is the same."""
     folder.mkdir(parents=True, exist_ok=True)
     said = folder / "run.json"
-    wanted = {
-        "facts": {**facts, "command": ""},
-        "recipe": recipe.model_dump(exclude={"speed"}),
-        "hash": protocol.hash,
-    }
+    wanted = {**facts, "recipe": recipe.model_dump(exclude={"speed"}), "protocol": protocol.hash}
     if said.exists():
         present = {
-            "facts": {**json.loads(said.read_text(encoding="utf-8")), "command": ""},
+            **json.loads(said.read_text(encoding="utf-8")),
             "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
-            "hash": Protocol.load(folder / "protocol.json").hash,
+            "protocol": Protocol.load(folder / "protocol.json").hash,
         }
-        differing = [name for name in wanted if wanted[name] != present[name]]
+        differing = [name for name in wanted if name != "command" and wanted[name] != present.get(name)]
         if differing:
             raise StoreError(
                 f"{folder}: holds a run with another {' and '.join(differing)}; give another folder with -o"

@@ -6,7 +6,7 @@ from pathlib import Path
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
-from serein.errors import CorpusError
+from serein.errors import CorpusError, ModelError
 from serein.frames.store import FrameStore, write_atomically
 from serein.model import ModelConfig, load_model, save_model
 from serein.nn.transformer import WAPTransformer
@@ -41,7 +41,7 @@ def train_model(
     adapter_folder: str | Path | None = None,
     seed: int = 0,
     report: Report = quiet,
-) -> dict[str, float]:
+) -> dict[str, int | float]:
     """Train the classifier to ship and save its model folder.
 
     The number of epochs is chosen on a fifth of the talkers, whom that training does not see; then the classifier is
@@ -60,13 +60,13 @@ def train_model(
         what was chosen, and the validation scores at that epoch.
 
     Raises:
-        CorpusError: fewer than two talkers, or two emotions.
+        CorpusError: fewer than three talkers, or than two emotions.
         ModelError: the adapter does not fit the frames.
     """
     folder = Path(folder)
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
-    if len(corpus.talkers) < 2 or len(corpus.labels) < 2:
-        raise CorpusError(f"corpus {corpus.name}: training needs two talkers and two emotions at least")
+    if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
+        raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
     array = store.load()
     config = model_config(store, array, recipe, corpus.labels)
     pretrained = None
@@ -102,14 +102,14 @@ def train_model(
 def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer, ModelConfig]:
     module, config = load_model(folder)
     if not isinstance(module, WAPTransformer) or config.encoder != wanted.encoder:
-        raise CorpusError(
+        raise ModelError(
             f"{folder}: is not an adapter for these frames "
             f"(it wants {config.encoder.name}, layers {list(config.encoder.layers)})"
         )
     return module, wanted.model_copy(update={"model": config.model, "max_frames": config.max_frames})
 
 
-def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, float]) -> str:
+def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, int | float]) -> str:
     front = {"library_name": "serein", "pipeline_tag": "audio-classification", "base_model": config.encoder.name}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
     return f"""\

@@ -1,0 +1,37 @@
+# `make demo` and `make test` do all set-up on a machine with Python 3.11, pip and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test check suite format clean
+
+demo: $(VENV)/demo
+	$(BIN)/serein demo
+
+test: check suite
+
+check: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+suite: $(VENV)/dev
+	$(BIN)/pytest --cov --cov-report=term
+
+format: $(VENV)/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+$(VENV)/dev: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@ $(VENV)/demo
+
+clean:
+	rm -rf $(VENV) serein-demo .coverage .mypy_cache .pytest_cache .ruff_cache .hypothesis

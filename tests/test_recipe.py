@@ -1,0 +1,133 @@
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from serein.demo import RECIPE
+from serein.errors import UsageError
+from serein.recipe import Adapt, Finetune, Model, Recipe, Speed
+
+FOLDER = Path(__file__).resolve().parents[1] / "recipes"
+SHIPPED = sorted(FOLDER.rglob("*.toml"))
+
+
+def test_without_a_word_a_recipe_is_the_papers():
+    recipe = Recipe.from_toml("")
+    assert recipe == Recipe()
+    assert recipe.speed.device == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[adapt]\nepoch = 3", r"mine: adapt\.epoch: .*keys: data, epochs, batch_size"),
+        ("[finetun]\nepochs = 3", r"mine: finetun: .*tables: model, adapt, finetune, speed"),
+        ("width = 3", r"width: .*tables: model"),
+        ("[adapt]\nepochs = 0", r"adapt\.epochs: .*greater than or equal to 1"),
+        ("[adapt]\nmask_ratio = 1.0", r"adapt\.mask_ratio: .*less than 1"),
+        ("[adapt]\nlearning_rate = nan", r"adapt\.learning_rate"),
+        ("[adapt]\ndata = 'some'", r"adapt\.data: .*'none', 'inductive' or 'transductive'"),
+        ("[model]\nwidth = 100\nheads = 6", r"model: .*heads = 6 does not divide width = 100"),
+        ("[speed]\ndevice = 'the \"best\"'", r"speed\.device: .*pattern"),
+        ("model = 3", r"model"),
+        ("[model", r"mine: is not TOML"),
+        ("[adapt]\nepochs = 0\n[finetune]\nepochs = 0", r"adapt\.epochs: .*; finetune\.epochs: "),
+    ],
+)
+def test_a_fault_is_named_with_its_place(text, said):
+    with pytest.raises(UsageError, match=said):
+        Recipe.from_toml(text, source="mine")
+
+
+def test_a_setting_on_the_command_line_is_toml_or_text():
+    recipe = Recipe.from_toml(
+        "[adapt]\nepochs = 3",
+        ["adapt.epochs=4", "adapt.learning_rate = 3e-4", "adapt.data=none", 'speed.device="cuda:1"', "model.heads=8"],
+    )
+    assert recipe.adapt.epochs == 4
+    assert recipe.adapt.learning_rate == 3e-4
+    assert recipe.adapt.data == "none"
+    assert recipe.speed.device == "cuda:1"
+    assert recipe.model.heads == 8
+
+
+@pytest.mark.parametrize("change", ["adapt.epochs", "epochs=3", "=3", ".epochs=3", "adapt.=3"])
+def test_a_setting_without_place_or_value_shows_how(change):
+    with pytest.raises(UsageError, match=re.escape(f"--set {change}: write table.key=value")):
+        Recipe.from_toml("", [change])
+
+
+def test_a_setting_of_what_is_no_table_is_refused():
+    with pytest.raises(UsageError, match="adapt"):
+        Recipe.from_toml("adapt = 3", ["adapt.epochs=4"])
+    with pytest.raises(UsageError, match=r"finetune\.lr: .*keys: epochs"):
+        Recipe.from_toml("", ["finetune.lr=1"])
+
+
+def test_a_recipe_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        Recipe().adapt.epochs = 3
+
+
+@given(
+    st.builds(
+        Recipe,
+        model=st.builds(
+            Model, width=st.sampled_from([48, 96]), heads=st.sampled_from([1, 6]), dropout=st.floats(0, 0.99)
+        ),
+        adapt=st.builds(
+            Adapt,
+            epochs=st.integers(1, 10_000),
+            learning_rate=st.floats(1e-12, 1e3),
+            attribute_eta=st.none() | st.floats(1e-6, 1),
+        ),
+        finetune=st.builds(Finetune, balance=st.sampled_from(["masked-copies", "class-weights", "none"])),
+        speed=st.builds(Speed, device=st.from_regex(r"[a-z]+(:[0-9]+)?", fullmatch=True)),
+    )
+)
+def test_what_is_written_is_read_as_the_same(recipe):
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
+def test_every_key_is_written():
+    text = Recipe(adapt=Adapt(attribute_eta=0.5)).to_toml()
+    keys = [key for section in (Model, Adapt, Finetune, Speed) for key in section.model_fields]
+    assert re.findall(r"^(\w+) = ", text, re.MULTILINE) == keys
+
+
+def test_a_recipe_file_that_is_not_there_is_named(tmp_path):
+    (tmp_path / "r.toml").write_text("[adapt]\nepochs = 7\n", encoding="utf-8")
+    assert Recipe.read(tmp_path / "r.toml", ["adapt.warmup=0.1"]).adapt.epochs == 7
+    with pytest.raises(UsageError, match=r"absent\.toml: recipe cannot be read \(No such file"):
+        Recipe.read(tmp_path / "absent.toml")
+
+
+def test_the_three_main_recipes_are_there():
+    assert {"paper.toml", "laptop.toml", "demo.toml"} <= {path.name for path in SHIPPED}
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_a_shipped_recipe_opens_with_its_command_its_cost_and_its_score(path):
+    text = path.read_text(encoding="utf-8")
+    opening = text.partition("\n[")[0]
+    assert text.startswith("# ")
+    assert re.search(r"^# .*serein (crossval|demo|train)", opening, re.MULTILINE)
+    assert re.search(r"minute|hour|second", opening)
+    assert re.search(r"\bUA\b|\bWA\b|accuracy", opening)
+    assert Recipe.read(path)
+
+
+def test_the_demo_runs_from_a_wheel_as_its_recipe_says():
+    assert Recipe.read(FOLDER / "demo.toml") == Recipe.from_toml(RECIPE)
+
+
+def test_the_papers_recipe_has_the_papers_values():
+    recipe = Recipe.read(FOLDER / "paper.toml")
+    model, adapt, finetune = recipe.model, recipe.adapt, recipe.finetune
+    assert (model.width, model.blocks, model.pooling_heads) == (384, 3, 4)
+    assert (adapt.mask_ratio, adapt.ema_decay, adapt.attributes) == (0.4, 0.999, 1024)
+    assert (adapt.reconstruction_start, adapt.reconstruction_end) == (1.0, 0.5)
+    for stage in (adapt, finetune):
+        assert (stage.epochs, stage.batch_size, stage.learning_rate) == (100, 96, 1e-4)

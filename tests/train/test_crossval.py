@@ -1,0 +1,349 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from serein.corpus.corpus import Corpus
+from serein.corpus.protocol import Fold, Protocol
+from serein.corpus.splits import make_protocol
+from serein.errors import CorpusError, StoreError, UsageError
+from serein.evaluate.metrics import unweighted_accuracy
+from serein.evaluate.runs import load_run
+from serein.frames.batches import FrameArray
+from serein.frames.encoder import load_encoder
+from serein.frames.extract import extract
+from serein.frames.store import FrameStore
+from serein.recipe import Recipe
+from serein.train import systems
+from serein.train.crossval import cross_validate, label_indices, model_config
+from serein.train.systems import SYSTEMS, Task
+
+RUN_FILES = {"environment.json", "predictions.csv", "protocol.json", "recipe.toml", "run.json"}
+FOLD_FILES = {"cost.json", "embeddings.safetensors", "predictions.csv"}
+
+
+@pytest.fixture(scope="module")
+def labelled(tone_store: FrameStore) -> Corpus:
+    return tone_store.corpus()
+
+
+@pytest.fixture(scope="module")
+def protocol(labelled: Corpus) -> Protocol:
+    return make_protocol("sessions", labelled)
+
+
+@pytest.fixture(scope="module")
+def brief(tiny_recipe: Recipe) -> Recipe:
+    """A tenth of the tiny recipe's work, with every source of chance: copies, masks, dropout."""
+    return Recipe.from_toml(
+        tiny_recipe.to_toml(),
+        ["model.dropout=0.1", "finetune.epochs=3", "finetune.frame_masking=0.2", "speed.checkpoint_seconds=0"],
+    )
+
+
+@pytest.fixture(scope="module")
+def linear_run(tone_store, labelled, protocol, tiny_recipe, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "linear"
+    return cross_validate(
+        tone_store, labelled, protocol, folder, tiny_recipe, system="linear", seeds=(0, 1), command="serein crossval"
+    )
+
+
+@pytest.fixture(scope="module")
+def inductive_run(tone_store, labelled, protocol, tiny_recipe, tmp_path_factory) -> Path:
+    return cross_validate(tone_store, labelled, protocol, tmp_path_factory.mktemp("runs") / "adapter", tiny_recipe)
+
+
+@pytest.fixture(scope="module")
+def brief_run(tone_store, labelled, protocol, brief, tmp_path_factory) -> Path:
+    return cross_validate(tone_store, labelled, protocol, tmp_path_factory.mktemp("runs") / "brief", brief)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def with_data(recipe: Recipe, data: str) -> Recipe:
+    return Recipe.from_toml(recipe.to_toml(), [f"adapt.data={data}"])
+
+
+def fresh(recipe: Recipe) -> Recipe:
+    return with_data(recipe, "none")
+
+
+@pytest.mark.parametrize(("run", "seeds", "more"), [("linear_run", 2, set()), ("inductive_run", 1, {"history.csv"})])
+def test_a_run_leaves_exactly_the_promised_files(request, protocol, run, seeds, more):
+    folder = request.getfixturevalue(run)
+    folds = {
+        f"folds/{fold.name}/seed-{seed}/{name}"
+        for fold in protocol.folds
+        for seed in range(seeds)
+        for name in FOLD_FILES | more
+    }
+    assert tree(folder).keys() == RUN_FILES | folds
+
+
+@pytest.mark.parametrize("run", ["linear_run", "inductive_run"])
+def test_every_test_utterance_is_predicted_once_a_seed_and_far_above_chance(request, protocol, labelled, run):
+    folder = request.getfixturevalue(run)
+    rows = rows_of(folder / "predictions.csv")
+    seeds = json.loads((folder / "run.json").read_text())["seeds"]
+    expected = [(str(seed), fold.name, name) for seed in seeds for fold in protocol.folds for name in fold.test]
+    assert [(row["seed"], row["fold"], row["id"]) for row in rows] == expected
+    known = labelled.by_id()
+    for row in rows:
+        probabilities = [float(row[f"p_{label}"]) for label in protocol.labels]
+        assert sum(probabilities) == pytest.approx(1, abs=1e-5)
+        assert row["prediction"] == protocol.labels[int(np.argmax(probabilities))]
+        assert (row["talker"], row["truth"]) == (known[row["id"]].talker, known[row["id"]].emotion)
+    truth, prediction = (np.array([row[name] for row in rows]) for name in ("truth", "prediction"))
+    assert unweighted_accuracy(truth, prediction, protocol.labels) > 0.6  # chance: 0.25
+
+
+def test_the_files_of_a_fold_agree_with_each_other(inductive_run, protocol, labelled, tone_store):
+    array = tone_store.load()
+    for fold in protocol.folds:
+        place = inductive_run / "folds" / fold.name / "seed-0"
+        with safe_open(place / "embeddings.safetensors", framework="pt") as file:
+            assert json.loads(file.metadata()["serein"])["ids"] == list(fold.test)
+            assert file.get_tensor("system").shape == (len(fold.test), 2 * 16 * 4)
+            expected = array.pooled()[array.indices(fold.test), 0].flatten(1)
+            assert torch.allclose(file.get_tensor("encoder"), expected)
+        cost = json.loads((place / "cost.json").read_text())
+        assert set(cost["seconds"]) == {"adapt", "finetune", "refit", "test"}
+        assert cost["trainable_parameters"]["adapter"] > cost["trainable_parameters"]["head"] > 0
+        history = rows_of(place / "history.csv")
+        scored = [float(row["validation_ua"]) for row in history if row["validation_ua"]]
+        assert scored[cost["choice"]["epochs"] - 1] == max(scored)
+        refit = [row for row in history if row["stage"] == "refit"]
+        assert {row["stage"] for row in history} == {"adapt", "finetune", "refit"}
+        assert int(refit[-1]["epoch"]) + 1 == cost["choice"]["epochs"]
+    run = load_run(inductive_run)
+    assert (run.system, run.name, run.adapter_training) == ("adapter", "adapter, trained without labels", "inductive")
+    assert run.corpus == labelled.name
+    assert not run.synthetic
+    assert run.encoder["name"] == "logmel"
+
+
+def test_the_run_says_how_it_was_made(linear_run, tiny_recipe, protocol):
+    assert Recipe.read(linear_run / "recipe.toml") == tiny_recipe
+    assert Protocol.load(linear_run / "protocol.json") == protocol
+    said = json.loads((linear_run / "run.json").read_text())
+    assert (said["name"], said["adapter_training"], said["seeds"]) == ("linear probe", "none", [0, 1])
+    assert said["command"] == "serein crossval"
+    assert json.loads((linear_run / "environment.json").read_text())["torch"] == torch.__version__
+
+
+def test_calling_again_does_nothing_and_loses_nothing(linear_run, tone_store, labelled, protocol, tiny_recipe):
+    before = tree(linear_run)
+    told = []
+    cross_validate(
+        tone_store, labelled, protocol, linear_run, tiny_recipe, system="linear", seeds=(0, 1), command="another word",
+        report=lambda stage, done, total, facts: told.append((stage, done, total)),
+    )  # fmt: skip
+    assert tree(linear_run) == before
+    assert told == [("crossval", number, 6) for number in range(1, 7)]
+
+
+def test_speed_is_no_other_run(linear_run, tone_store, labelled, protocol, tiny_recipe):
+    recipe = Recipe.from_toml(tiny_recipe.to_toml(), ["speed.checkpoint_seconds=7"])
+    before = tree(linear_run)
+    cross_validate(tone_store, labelled, protocol, linear_run, recipe, system="linear", seeds=(0, 1))
+    assert tree(linear_run) == before
+
+
+@pytest.mark.parametrize("stage", ["adapt", "finetune", "refit"])
+def test_a_run_killed_inside_a_fold_continues_to_the_same_bytes(
+    brief_run, tone_store, labelled, protocol, brief, tmp_path, stage
+):
+    def kill(now, done, total, facts):
+        if (now, done, facts.get("fold")) == (stage, 2, protocol.folds[1].name):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(tone_store, labelled, protocol, tmp_path, brief, report=kill)
+    half = tree(tmp_path)
+    second = f"folds/{protocol.folds[1].name}/seed-0"
+    assert f"{second}/{stage}.checkpoint.safetensors" in half
+    assert f"{second}/predictions.csv" not in half
+    first_steps = []
+    cross_validate(
+        tone_store, labelled, protocol, tmp_path, brief,
+        report=lambda now, done, total, facts: first_steps.append((now, done)),
+    )  # fmt: skip
+    assert first_steps[0] == ("crossval", 1)
+    assert first_steps[1] == (stage, 3)
+    assert {name: content for name, content in tree(tmp_path).items() if not name.endswith("cost.json")} == {
+        name: content for name, content in tree(brief_run).items() if not name.endswith("cost.json")
+    }
+
+
+def test_a_fold_that_was_deleted_is_made_again_as_it_was(brief_run, tone_store, labelled, protocol, brief, tmp_path):
+    for name, content in tree(brief_run).items():
+        if protocol.folds[2].name not in name:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(content)
+    cross_validate(tone_store, labelled, protocol, tmp_path, brief)
+    assert (tmp_path / "predictions.csv").read_bytes() == (brief_run / "predictions.csv").read_bytes()
+
+
+def test_another_run_in_the_same_folder_is_refused_and_what_differs_is_named(
+    linear_run, tone_store, labelled, protocol, tiny_recipe
+):
+    wider = Recipe.from_toml(tiny_recipe.to_toml(), ["model.width=32"])
+    talkers = make_protocol("talkers", labelled)
+    before = tree(linear_run)
+    for asked, recipe, system, seeds, said in (
+        (protocol, wider, "linear", (0, 1), "another recipe"),
+        (talkers, tiny_recipe, "linear", (0, 1), "another protocol"),
+        (protocol, tiny_recipe, "adapter", (0, 1), "another system and name and adapter_training"),
+        (protocol, tiny_recipe, "linear", (0,), "another seeds"),
+    ):
+        with pytest.raises(StoreError, match=f"holds a run with {said}; give another folder"):
+            cross_validate(tone_store, labelled, asked, linear_run, recipe, system=system, seeds=seeds)
+    assert tree(linear_run) == before
+
+
+def test_unknown_systems_and_seeds_are_refused_before_anything_is_written(
+    tone_store, labelled, protocol, tiny_recipe, tmp_path
+):
+    folder = tmp_path / "run"
+    with pytest.raises(UsageError, match="system 'svm': there are linear, adapter"):
+        cross_validate(tone_store, labelled, protocol, folder, tiny_recipe, system="svm")
+    for seeds in ((), (1, 1)):
+        with pytest.raises(UsageError, match="give at least one, each once"):
+            cross_validate(tone_store, labelled, protocol, folder, tiny_recipe, seeds=seeds)
+    assert not folder.exists()
+
+
+def test_an_utterance_without_frames_is_named_with_its_reason(tones, tiny_recipe, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound at all")
+    first, *others = tones.utterances
+    holed = replace(tones, utterances=(replace(first, path=broken), *others))
+    store = extract(holed, load_encoder("logmel"), tmp_path / "frames", pool=2)
+    protocol = make_protocol("sessions", tones)
+    with pytest.raises(CorpusError, match=f"1 utterances of the protocol have no frames; first {first.id}: .*broken"):
+        cross_validate(store, tones, protocol, tmp_path / "run", tiny_recipe)
+    partial = replace(tones, utterances=tuple(others[:-1]))
+    store = extract(partial, load_encoder("logmel"), tmp_path / "fewer", pool=2)
+    with pytest.raises(CorpusError, match="2 utterances .* it was not in the table that was extracted"):
+        cross_validate(store, tones, protocol, tmp_path / "run", tiny_recipe)
+
+
+def test_talkers_on_both_sides_are_refused(tone_store, labelled, protocol, tiny_recipe, tmp_path):
+    fold = protocol.folds[0]
+    ids = fold.train + fold.test
+    mixed = replace(protocol, folds=(Fold("mixed", ids[::2], fold.validation, ids[1::2]),))
+    with pytest.raises(CorpusError, match="both train and test"):
+        cross_validate(tone_store, labelled, mixed, tmp_path / "run", tiny_recipe)
+
+
+def test_an_oracle_chooses_on_test_utterances_but_never_trains_on_them(
+    tone_store, labelled, brief, tmp_path, monkeypatch
+):
+    oracle = make_protocol("sessions-ORACLE-val-is-test", labelled)
+    array = tone_store.load()
+    trained = []
+
+    def watch(model, frames, labels, train, recipe, **how):
+        trained.append((how["stage"].name, {array.ids[index] for index in train.tolist()}))
+        return finetune(model, frames, labels, train, recipe, **how)
+
+    finetune = systems.finetune
+    monkeypatch.setattr(systems, "finetune", watch)
+    run = cross_validate(tone_store, labelled, oracle, tmp_path, fresh(brief))
+    assert [stage for stage, _ in trained] == ["FINETUNE", "REFIT"] * len(oracle.folds)
+    for (_, ids), fold in zip(trained, [fold for fold in oracle.folds for _ in range(2)], strict=True):
+        assert ids == set(fold.train)
+        assert not ids & set(fold.test)
+    assert load_run(run).protocol.oracle
+
+
+def test_the_refit_learns_from_validation_talkers_too(tone_store, labelled, protocol, brief, tmp_path):
+    rows = fit(task_of(tone_store, labelled, protocol, fresh(brief), tmp_path)).history
+    assert max(row["step"] for row in rows if row["stage"] == "refit" and row["epoch"] == 0) > max(
+        row["step"] for row in rows if row["stage"] == "finetune" and row["epoch"] == 0
+    )
+
+
+def test_a_transductive_run_says_so_and_sees_the_test_talkers_frames(
+    tone_store, labelled, protocol, brief, tmp_path
+):
+    one_fold = replace(protocol, folds=protocol.folds[:1])
+    run = cross_validate(tone_store, labelled, one_fold, tmp_path / "run", with_data(brief, "transductive"))
+    assert load_run(run).adapter_training == "transductive"
+    assert "TRANSDUCTIVE" in load_run(run).name
+    task = task_of(tone_store, labelled, protocol, with_data(brief, "transductive"), tmp_path / "a")
+    assert not same(fit(task), fit(replace(task, array=shifted_test(task), folder=tmp_path / "b")))
+
+
+def task_of(store: FrameStore, corpus: Corpus, protocol: Protocol, recipe: Recipe, folder: Path) -> Task:
+    array = store.load()
+    labels = label_indices(array, corpus, protocol.labels)
+    return Task(array, labels, protocol.folds[0], model_config(store, array, recipe, protocol.labels), recipe, 0, folder)
+
+
+def fit(task: Task, system: str = "adapter"):
+    return SYSTEMS[system](task, lambda *_: None)
+
+
+def same(first, second) -> bool:
+    ours, theirs = first.model.state_dict(), second.model.state_dict()
+    return first.choice == second.choice and all(ours[name].equal(theirs[name]) for name in ours)
+
+
+def shifted_test(task: Task) -> FrameArray:
+    """The frames with those of the test talkers changed beyond recognition."""
+    flat = task.array.flat.clone()
+    starts = task.array.lengths.cumsum(0) - task.array.lengths
+    for index in task.array.indices(task.fold.test).tolist():
+        start, length = int(starts[index]), int(task.array.lengths[index])
+        flat[start : start + length] = flat[start : start + length].flip(0) * -2 + 5
+    return FrameArray(task.array.ids, flat, task.array.lengths, task.array.frame_rate)
+
+
+@pytest.mark.parametrize("system", ["linear", "adapter"])
+def test_test_talkers_frames_change_nothing_that_is_fitted_or_chosen(
+    tone_store, labelled, protocol, brief, tmp_path, system
+):
+    task = task_of(tone_store, labelled, protocol, brief, tmp_path / "a")
+    first = fit(task, system)
+    second = fit(replace(task, array=shifted_test(task), folder=tmp_path / "b"), system)
+    assert same(first, second)
+    assert first.history == second.history
+    assert not first.probabilities.allclose(second.probabilities)
+
+
+@pytest.mark.parametrize("system", ["linear", "adapter"])
+def test_labels_of_test_utterances_change_no_prediction(tone_store, labelled, protocol, brief, tmp_path, system):
+    task = task_of(tone_store, labelled, protocol, brief, tmp_path / "a")
+    test = task.array.indices(task.fold.test)
+    labels = task.labels.clone()
+    labels[test] = labels[test].flip(0)
+    assert not labels.equal(task.labels)
+    first, second = fit(task, system), fit(replace(task, labels=labels, folder=tmp_path / "b"), system)
+    assert first.probabilities.equal(second.probabilities)
+    assert same(first, second)
+
+
+def test_utterances_of_other_labels_are_not_read(tone_store, labelled, brief, tmp_path):
+    three = labelled.relabel({"angry": "angry", "neutral": "neutral", "sad": "sad"})
+    protocol = make_protocol("sessions", three)
+    array = tone_store.load()
+    labels = label_indices(array, three, protocol.labels)
+    assert (labels == -1).sum() == len(labelled) - len(three)
+    run = cross_validate(tone_store, three, protocol, tmp_path, brief, system="linear")
+    rows = rows_of(run / "predictions.csv")
+    assert len(rows) == len(three)
+    assert {row["prediction"] for row in rows} <= {"angry", "neutral", "sad"}
