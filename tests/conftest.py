@@ -42,7 +42,12 @@ def tones(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
                     soundfile.write(folder / f"{name}.wav", samples, 16_000)
                     utterances.append(
                         Utterance(
-                            name, folder / f"{name}.wav", f"{session}{voice}", emotion, session, seconds=len(time) / 16_000
+                            name,
+                            folder / f"{name}.wav",
+                            f"{session}{voice}",
+                            emotion,
+                            session,
+                            seconds=len(time) / 16_000,
                         )
                     )
     corpus = Corpus("tones", tuple(utterances))

@@ -1,4 +1,4 @@
-"""Kill extraction or training with SIGKILL at random points, continue, and compare what is left with an undisturbed run.
+"""Kill extraction or training with SIGKILL at random points, continue, compare with an undisturbed run.
 
     python tests/kill_loop.py extract TABLE 20
     python tests/kill_loop.py train TABLE 20
@@ -100,7 +100,9 @@ def main() -> int:
             assert os.waitpid(fork(lambda folder=folder: job(table, folder)), 0)[1] == 0
             equal = digest(folder) == expected
             same += equal
-            print(f"kill {number}: {left} files at the kill, {'equal' if equal else 'DIFFERENT'} at the end", flush=True)
+            print(
+                f"kill {number}: {left} files at the kill, {'equal' if equal else 'DIFFERENT'} at the end", flush=True
+            )
     print(f"{kills} kills, {same} continued to the same bytes")
     return 0 if same == kills else 1
 

@@ -2,6 +2,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ import torch
 import transformers
 
 from serein.corpus.corpus import Corpus
-from serein.errors import AudioError, CorpusError, ModelError, NonFiniteAudio, TooShort
+from serein.errors import AudioError, CorpusError, ModelError, NonFiniteAudio, StoreError, TooShort
 from serein.frames.audio import load_audio
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
-from serein.model import load_config, load_model, save_model
+from serein.model import build_adapter, load_config, load_model, save_model
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
@@ -189,6 +190,35 @@ def test_training_from_what_does_not_fit_the_frames_is_refused(
     unpooled = extract(few, load_encoder("logmel"), tmp_path / "frames")
     with pytest.raises(ModelError, match=r"it wants logmel, layers \[0\]"):
         train_model(unpooled, few, tmp_path / "m", tiny_recipe, adapter_folder=adapter_folder)
+    short = load_config(adapter_folder).model_copy(update={"max_frames": 20})
+    save_model(tmp_path / "short", build_adapter(short), short)
+    with pytest.raises(ModelError, match="learned positions for 20 frames, the longest utterance has 750"):
+        train_model(tone_store, corpus, tmp_path / "m", tiny_recipe, adapter_folder=tmp_path / "short")
+
+
+def test_an_interrupted_training_goes_on_only_with_the_same_settings(tone_store, tiny_recipe, tmp_path):
+    corpus = tone_store.corpus()
+    every = Recipe.from_toml(tiny_recipe.to_toml(), ["speed.checkpoint_seconds=0", "finetune.epochs=2"])
+    other = Recipe.from_toml(every.to_toml(), ["adapt.learning_rate=1e-4"])
+    slower = Recipe.from_toml(every.to_toml(), ["speed.checkpoint_seconds=60"])
+
+    def kill(stage, done, total, facts):
+        if done == 3:
+            raise KeyboardInterrupt
+
+    for train in (
+        lambda folder, recipe, **how: adapt_store(tone_store, folder, recipe, **how),
+        lambda folder, recipe, **how: train_model(tone_store, corpus, folder, recipe, **how),
+    ):
+        whole, halted = (Path(mkdtemp(dir=tmp_path)) for _ in range(2))
+        train(whole, every)
+        with pytest.raises(KeyboardInterrupt):
+            train(halted, every, report=kill)
+        for recipe, seed in ((other, 0), (every, 1)):
+            with pytest.raises(StoreError, match="left by a training with other settings; delete it"):
+                train(halted, recipe, seed=seed)
+        train(halted, slower)
+        assert (halted / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("keep", ["two talkers", "one emotion", "no labels"])
@@ -284,7 +314,7 @@ def test_a_configuration_that_does_not_fit_is_refused(model_folder, tmp_path, ch
     content = json.loads((broken / "config.json").read_text())
     text = "{" if change is None else json.dumps(content | change)
     (broken / "config.json").write_text(text)
-    with pytest.raises(ModelError, match="config.json"):
+    with pytest.raises(ModelError, match=r"config\.json"):
         load_model(broken)
 
 

@@ -3,16 +3,24 @@
 Heavy imports stand inside the commands, so that ``serein --help`` is quick.
 """
 
+import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from serein.arguments import (
+    Json,
+    LabelMap,
+    RecipeChanges,
+    RecipeFile,
+    Seed,
+    parse_numbers,
+    read_recipe,
+    relabel,
+)
 from serein.errors import SereinError, UsageError
-
-if TYPE_CHECKING:
-    from serein.recipe import Recipe
 
 SOME_FAILED = 3
 
@@ -23,12 +31,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Adapt a frozen speech encoder to speech emotion recognition, and judge it honestly. Start with: serein demo",
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML file; the defaults are the paper's values.")]
-Set = Annotated[list[str] | None, typer.Option("--set", help="table.key=value, on top of the recipe; repeatable.")]
-LabelMap = Annotated[str, typer.Option("--map", help="old=new,old=new: rename emotions, leave all others out.")]
-Seed = Annotated[int, typer.Option(help="Of all that is drawn.")]
 
 
 @app.callback()
@@ -77,8 +79,7 @@ def corpus(
         raise UsageError(f"no reader for {name!r}: there are {', '.join(READERS)}, and table for a CSV of your own")
     indexed = Corpus.from_csv(root) if name == "table" else READERS[name](root)
     gaps = [] if name == "table" else release_gaps(name, indexed)
-    if label_map:
-        indexed = indexed.relabel(_label_map(label_map))
+    indexed = relabel(indexed, label_map)
     with terminal.progress() as report:
         scan = scan_audio(indexed, report=report)
     found = audit(scan.corpus)
@@ -122,7 +123,7 @@ def extract(
     from serein.frames.extract import extract as run_extract
 
     front = load_encoder(
-        encoder, layers=_numbers("--layers", layers), revision=revision, device=device, dtype=dtype,
+        encoder, layers=parse_numbers("--layers", layers), revision=revision, device=device, dtype=dtype,
         whisper_padding=not cut_whisper,
     )  # fmt: skip
     with terminal.progress() as report:
@@ -139,7 +140,7 @@ def adapt(
     frames: Annotated[Path, typer.Argument(help="The frame store.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The adapter's folder.")],
     recipe: RecipeFile = None,
-    changes: Set = None,
+    changes: RecipeChanges = None,
     seed: Seed = 0,
 ) -> None:
     """Train an adapter without labels, on every frame of a store.
@@ -151,7 +152,7 @@ def adapt(
     from serein.train.ship import adapt_store
 
     with terminal.progress() as report:
-        adapt_store(FrameStore(frames), output, _recipe(recipe, changes), seed=seed, report=report)
+        adapt_store(FrameStore(frames), output, read_recipe(recipe, changes), seed=seed, report=report)
     terminal.note(f"The adapter: {output}\nNext: serein train {frames} --adapter {output} -o model/")
 
 
@@ -163,7 +164,7 @@ def crossval(
     folds_file: Annotated[Path | None, typer.Option(help="EmoBox's folds, for --protocol emobox.")] = None,
     system: Annotated[str, typer.Option(help="adapter or linear.")] = "adapter",
     recipe: RecipeFile = None,
-    changes: Set = None,
+    changes: RecipeChanges = None,
     seeds: Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0, 1, ...")] = 1,
     label_map: LabelMap = "",
 ) -> None:
@@ -177,14 +178,12 @@ def crossval(
     from serein.train.crossval import cross_validate
 
     store = FrameStore(frames)
-    labelled = store.corpus()
-    if label_map:
-        labelled = labelled.relabel(_label_map(label_map))
+    labelled = relabel(store.corpus(), label_map)
     folds = make_protocol(protocol, labelled, folds_file=folds_file)
     with terminal.progress() as report:
         run = cross_validate(
-            store, labelled, folds, output, _recipe(recipe, changes),
-            system=system, seeds=range(seeds), command=_command(), report=report,
+            store, labelled, folds, output, read_recipe(recipe, changes),
+            system=system, seeds=range(seeds), command=shlex.join(["serein", *sys.argv[1:]]), report=report,
         )  # fmt: skip
     terminal.print_scores(f"{labelled.name}, protocol {folds.name} ({folds.hash})", [run])
     terminal.note(f"Next: serein report {output}")
@@ -213,7 +212,7 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", help="The model's folder.")],
     adapter: Annotated[Path | None, typer.Option(help="From `serein adapt`, instead of training one here.")] = None,
     recipe: RecipeFile = None,
-    changes: Set = None,
+    changes: RecipeChanges = None,
     label_map: LabelMap = "",
     seed: Seed = 0,
 ) -> None:
@@ -226,12 +225,10 @@ def train(
     from serein.train.ship import train_model
 
     store = FrameStore(frames)
-    labelled = store.corpus()
-    if label_map:
-        labelled = labelled.relabel(_label_map(label_map))
+    labelled = relabel(store.corpus(), label_map)
     with terminal.progress() as tell:
         facts = train_model(
-            store, labelled, output, _recipe(recipe, changes), adapter_folder=adapter, seed=seed, report=tell
+            store, labelled, output, read_recipe(recipe, changes), adapter_folder=adapter, seed=seed, report=tell
         )
     terminal.note(
         f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
@@ -300,27 +297,3 @@ def main() -> None:
             raise
         print(f"serein: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-
-
-def _command() -> str:
-    return " ".join(["serein", *sys.argv[1:]])
-
-
-def _recipe(path: Path | None, changes: list[str] | None) -> "Recipe":
-    from serein.recipe import Recipe
-
-    return Recipe.read(path, changes or []) if path else Recipe.from_toml("", changes or [])
-
-
-def _label_map(text: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in text.split(",")]
-    if not all(old.strip() and equals and new.strip() for old, equals, new in pairs):
-        raise UsageError(f"--map {text}: write old=new,old=new, for example --map exc=happy,hap=happy,sad=sad")
-    return {old.strip(): new.strip() for old, _, new in pairs}
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError as error:
-        raise UsageError(f"{option} {text}: write whole numbers with commas between them, for example 2,3,4") from error

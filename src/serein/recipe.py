@@ -175,6 +175,4 @@ def _known(recipe: type[Recipe], place: tuple[int | str, ...]) -> str:
 
 
 def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else repr(value)

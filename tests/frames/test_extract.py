@@ -87,7 +87,9 @@ def test_frames_that_do_not_fit_float16_are_refused_by_name(tones, tmp_path):
 
         def encode(self, waveforms):
             frames = LOGMEL.encode(waveforms)
-            return [frame * (1e6 if len(wave) == longest else 1.0) for frame, wave in zip(frames, waveforms, strict=True)]
+            return [
+                frame * (1e6 if len(wave) == longest else 1.0) for frame, wave in zip(frames, waveforms, strict=True)
+            ]
 
     part = Corpus("part", tones.utterances[:5])
     longest = max(len(load_audio(utterance.path)) for utterance in part)

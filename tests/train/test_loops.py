@@ -20,7 +20,11 @@ from serein.train.systems import fresh_classifier
 def material(tone_store: FrameStore, tiny_recipe: Recipe):
     corpus = tone_store.corpus()
     array = tone_store.load()
-    return array, label_indices(array, corpus, corpus.labels), model_config(tone_store, array, tiny_recipe, corpus.labels)
+    return (
+        array,
+        label_indices(array, corpus, corpus.labels),
+        model_config(tone_store, array, tiny_recipe, corpus.labels),
+    )
 
 
 def equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:

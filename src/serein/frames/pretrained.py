@@ -63,7 +63,7 @@ class Checkpoint:
     """A folder that holds an encoder.
 
     Attributes:
-        name: Hub id or folder, as it was asked for.
+        name: Hub id, or the folder's absolute path, which stays true when the working directory changes.
         revision: the commit on the Hub, or "" for a folder of the user's.
         folder: where its files are.
         config: transformers' configuration of one of :data:`FAMILIES`.
@@ -92,7 +92,8 @@ def find_checkpoint(
         ModelError: out of reach, incomplete, or no encoder of :data:`FAMILIES`.
     """
     if Path(name).is_dir():
-        folder, commit = Path(name), ""
+        folder, commit = Path(name).resolve(), ""
+        name = str(folder)
     else:
         folder = _fetch(name, revision, token, files)
         commit = folder.name

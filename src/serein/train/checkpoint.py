@@ -1,5 +1,6 @@
 """Training state on disk: safetensors and JSON, so that a killed run continues to the same bits."""
 
+import hashlib
 import json
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from serein.errors import StoreError
 from serein.frames.store import write_atomically
+from serein.recipe import Recipe
 
 Row = dict[str, Any]
 
@@ -24,10 +26,12 @@ class Checkpoint:
     Args:
         path: the file; None never saves.
         seconds: least time between two saves; 0 saves at every call.
+        purpose: what is trained on what, as a digest of all settings; a file with another one is not continued.
     """
 
     path: Path | None = None
     seconds: float = 60.0
+    purpose: str = ""
     _saved: float = field(default_factory=time.monotonic)
 
     def save_if_due(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, history: list[Row]) -> None:
@@ -44,7 +48,7 @@ class Checkpoint:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in state.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        said = json.dumps({"step": step, "history": history})
+        said = json.dumps({"purpose": self.purpose, "step": step, "history": history})
         write_atomically(self.path, save(tensors, metadata={"serein": said}))
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
@@ -54,7 +58,7 @@ class Checkpoint:
             the count of steps done and the history so far; (0, []) where nothing was saved.
 
         Raises:
-            StoreError: the file is damaged or belongs to another network.
+            StoreError: the file is damaged, or belongs to another network or to other settings.
         """
         if self.path is None or not self.path.exists():
             return 0, []
@@ -63,6 +67,11 @@ class Checkpoint:
         try:
             with safe_open(self.path, framework="pt") as file:
                 said = json.loads(file.metadata()["serein"])
+                if said["purpose"] != self.purpose:
+                    raise StoreError(
+                        f"{self.path}: was left by a training with other settings; delete it to start again, "
+                        "or give another folder"
+                    )
                 for key in file.keys():  # noqa: SIM118 (not a mapping)
                     kind, _, name = key.partition(".")
                     if kind == "module":
@@ -83,3 +92,14 @@ class Checkpoint:
         """Delete the file, when the loop is done and its result is saved elsewhere."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def digest(recipe: Recipe, *settings: object) -> str:
+    """Digest of the settings that change a training's result, for `Checkpoint.purpose`.
+
+    Args:
+        recipe: without its ``[speed]``.
+        settings: what else does, with a ``repr`` that says all of it.
+    """
+    said = repr((recipe.model_dump(exclude={"speed"}), *settings))
+    return hashlib.sha256(said.encode()).hexdigest()

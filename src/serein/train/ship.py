@@ -13,7 +13,7 @@ from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt
-from serein.train.checkpoint import Checkpoint
+from serein.train.checkpoint import Checkpoint, digest
 from serein.train.crossval import label_indices, model_config
 from serein.train.systems import Task, adapter
 
@@ -25,7 +25,8 @@ def adapt_store(
     folder = Path(folder)
     array = store.load()
     config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
-    checkpoint = Checkpoint(folder / "adapt.checkpoint.safetensors", recipe.speed.checkpoint_seconds)
+    path = folder / "adapt.checkpoint.safetensors"
+    checkpoint = Checkpoint(path, recipe.speed.checkpoint_seconds, digest(recipe, seed, config, array.ids))
     adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
     save_model(folder, adapted.adapter, config)
     checkpoint.remove()
@@ -105,6 +106,11 @@ def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer
         raise ModelError(
             f"{folder}: is not an adapter for these frames "
             f"(it wants {config.encoder.name}, layers {list(config.encoder.layers)})"
+        )
+    if config.max_frames < wanted.max_frames:
+        raise ModelError(
+            f"{folder}: learned positions for {config.max_frames} frames, the longest utterance has "
+            f"{wanted.max_frames}; run `serein adapt` on these frames"
         )
     return module, wanted.model_copy(update={"model": config.model, "max_frames": config.max_frames})
 

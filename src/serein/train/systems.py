@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from serein.baselines.linear_probe import fit_linear_probe
@@ -23,7 +24,7 @@ from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, fresh_adapter
-from serein.train.checkpoint import Checkpoint, Row
+from serein.train.checkpoint import Checkpoint, Row, digest
 from serein.train.finetune import best_epoch, finetune, in_batches
 from serein.train.machine import Stage, seed_globally
 
@@ -56,7 +57,12 @@ class Task:
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Where a stage of this task saves itself."""
-        return Checkpoint(self.folder / f"{name}.checkpoint.safetensors", self.recipe.speed.checkpoint_seconds)
+        path = self.folder / f"{name}.checkpoint.safetensors"
+        return Checkpoint(path, self.recipe.speed.checkpoint_seconds, self._purpose())
+
+    def _purpose(self) -> str:
+        start = self.pretrained.state_dict() if self.pretrained else {}
+        return digest(self.recipe, self.seed, self.config, self.fold, self.labels.tolist(), save(start))
 
 
 @dataclass

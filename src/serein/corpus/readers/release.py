@@ -35,9 +35,7 @@ def recordings(root: str | Path, name: re.Pattern[str], layout: str) -> list[tup
         if match is None or hidden or path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
         if path.stem in found:
-            raise CorpusError(
-                f"{root}: {path.stem} is there twice, {found[path.stem][0]} and {path}; keep one copy"
-            )
+            raise CorpusError(f"{root}: {path.stem} is there twice, {found[path.stem][0]} and {path}; keep one copy")
         found[path.stem] = (path, match)
     if not found:
         raise nothing_found(root, layout)

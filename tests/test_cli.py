@@ -1,0 +1,323 @@
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import NamedTuple, TextIO
+from unittest.mock import patch
+
+import pytest
+import soundfile
+import typer
+from typer.testing import CliRunner
+
+from serein import cli, terminal
+from serein.corpus.corpus import Corpus
+from serein.errors import ModelError
+from serein.frames.store import FrameStore
+from serein.recipe import Recipe
+
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def serein(*arguments: object) -> Done:
+    """The console script in this process."""
+    argv = ["serein", *map(str, arguments)]
+    with written() as out, written() as err:
+        with patch.object(sys, "argv", argv), redirect_stdout(out), redirect_stderr(err):  # noqa: SIM117
+            with pytest.raises(SystemExit) as end:
+                cli.main()
+        return Done(end.value.code or 0, text_of(out), text_of(err))
+
+
+def written() -> TextIO:
+    return TemporaryFile("w+", encoding="utf-8")
+
+
+def text_of(file: TextIO) -> str:
+    file.seek(0)
+    return file.read()
+
+
+def in_a_process(*arguments: object, **environment: str) -> Done:
+    done = subprocess.run(
+        [sys.executable, "-m", "serein", *map(str, arguments)],
+        capture_output=True, text=True, check=False, env=os.environ | environment,
+    )  # fmt: skip
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+class Journey(NamedTuple):
+    """What the main job left, step by step."""
+
+    folder: Path
+    steps: dict[str, Done]
+
+
+@pytest.fixture(scope="module")
+def journey(tones: Corpus, tiny_recipe: Recipe, tmp_path_factory) -> Journey:
+    folder = tmp_path_factory.mktemp("journey")
+    recipe = folder / "tiny.toml"
+    recipe.write_text(tiny_recipe.to_toml(), encoding="utf-8")
+    table = tones.utterances[0].path.parent / "tones.csv"
+    names = "angry=aroused,happy=aroused,neutral=calm,sad=calm"
+    recordings = [utterance.path for utterance in tones.utterances[:2]]
+    crossval = ["crossval", folder / "frames", "--protocol", "sessions", "--recipe", recipe]
+    commands = {
+        "corpus": ["corpus", "table", table, "-o", folder / "corpus.csv", "--json"],
+        "extract": ["extract", folder / "corpus.csv", "--encoder", "logmel", "--pool", 2, "-o", folder / "frames"],
+        "linear": [*crossval, "--system", "linear", "--seeds", 2, "-o", folder / "linear"],
+        "fresh": [*crossval, "--set", "adapt.data=none", "--set", "finetune.epochs=2", "-o", folder / "fresh"],
+        "two": [*crossval, "--system", "linear", "--map", names, "-o", folder / "two"],
+        "report": ["report", folder / "linear", folder / "fresh"],
+        "adapt": ["adapt", folder / "frames", "--recipe", recipe, "-o", folder / "adapter"],
+        "train": [
+            "train", folder / "frames", "--adapter", folder / "adapter", "--recipe", recipe, "--map", names,
+            "-o", folder / "model",
+        ],
+        "predict": ["predict", folder / "model", *recordings, "--json"],
+        "predict in words": ["predict", folder / "model", *recordings],
+    }  # fmt: skip
+    return Journey(folder, {name: serein(*command) for name, command in commands.items()})
+
+
+def test_the_main_job_goes_through(journey):
+    for name, done in journey.steps.items():
+        assert done.code == 0, (name, done.err)
+
+
+def test_each_step_leaves_its_files(journey):
+    left = {str(path.relative_to(journey.folder)) for path in journey.folder.rglob("*") if path.is_file()}
+    assert {"corpus.csv", "frames/store.json", "frames/corpus.csv", "frames/shard-00000.safetensors"} <= left
+    for run in ("linear", "fresh", "two"):
+        assert {f"{run}/predictions.csv", f"{run}/run.json", f"{run}/protocol.json"} <= left
+    assert {"linear/report.html", "linear/report.md", "linear/scores.json"} <= left
+    assert {f"adapter/{name}" for name in ("config.json", "model.safetensors")} <= left
+    assert {f"model/{name}" for name in ("config.json", "model.safetensors", "README.md")} <= left
+    assert not [name for name in left if "checkpoint" in name or "partial" in name]
+
+
+def test_json_is_one_document_on_stdout(journey, tones):
+    found = json.loads(journey.steps["corpus"].out)
+    assert (found["utterances"], found["broken"], found["gaps"]) == (96, [], [])
+    predicted = json.loads(journey.steps["predict"].out)
+    assert [result["path"] for result in predicted] == [str(utterance.path) for utterance in tones.utterances[:2]]
+    for result in predicted:
+        assert {score["label"] for score in result["scores"]} == {"aroused", "calm"}
+    facts = json.loads(serein("doctor", "--json").out)
+    assert facts["python"] == ".".join(map(str, sys.version_info[:3]))
+
+
+def test_without_json_a_line_a_recording(journey, tones):
+    first, second = journey.steps["predict in words"].out.splitlines()
+    assert first.startswith(str(tones.utterances[0].path))
+    assert re.search(r"  (aroused|calm) [01]\.\d{3}  (aroused|calm) [01]\.\d{3}$", second)
+
+
+def test_the_run_remembers_the_command_the_labels_and_the_seeds(journey):
+    said = json.loads((journey.folder / "linear" / "run.json").read_text())
+    assert said["command"].startswith(f"serein crossval {journey.folder / 'frames'} --protocol sessions")
+    assert said["seeds"] == [0, 1]
+    assert json.loads((journey.folder / "two" / "protocol.json").read_text())["labels"] == ["aroused", "calm"]
+    recipe = Recipe.read(journey.folder / "fresh" / "recipe.toml")
+    assert (recipe.adapt.data, recipe.finetune.epochs, recipe.model.width) == ("none", 2, 16)
+
+
+def test_scores_are_shown_with_their_protocol(journey):
+    shown = journey.steps["linear"].out
+    assert re.search(r"protocol sessions \(\w+\)", shown)
+    assert "UA" in shown
+    assert "report.html" in journey.steps["report"].err
+    assert "no test score" in journey.steps["train"].err
+
+
+def test_progress_off_a_terminal_is_one_json_line_an_event(journey):
+    stages = {"corpus": "scan", "extract": "extract", "linear": "crossval", "adapt": "adapt", "train": "refit"}
+    for step, stage in stages.items():
+        events = [json.loads(line) for line in journey.steps[step].err.splitlines() if line.startswith("{")]
+        (*_, last) = [event for event in events if event["stage"] == stage]
+        assert last["done"] == last["total"]
+    assert not journey.steps["extract"].out
+
+
+def test_a_stage_speaks_once_a_second_and_at_its_end():
+    now = [0.0]
+    with written() as stream:
+        report = terminal._events(stream, clock=lambda: now[0])
+        for done in range(1, 41):
+            report("adapt", done, 40, {"loss": 0.5})
+            now[0] += 0.25
+        events = [json.loads(line) for line in text_of(stream).splitlines()]
+    assert [event["done"] for event in events] == [*range(1, 38, 4), 40]
+    assert events[0] == {"stage": "adapt", "done": 1, "total": 40, "loss": 0.5}
+
+
+def test_a_terminal_gets_bars():
+    with written() as stream:
+        stream.isatty = lambda: True
+        with patch.dict(os.environ, {"TERM": "xterm", "COLUMNS": "100"}), terminal.progress(stream) as report:
+            report("adapt", 3, 12, {"loss": 0.123456, "fold": "session-1"})
+            report("adapt", 12, 12, {"loss": 0.1, "fold": "session-1"})
+            report("crossval", 1, 3, {})
+        drawn = text_of(stream)
+    assert "12/12" in drawn
+    assert "loss 0.1 fold session-1" in drawn
+    assert "1/3" in drawn
+    assert "{" not in drawn
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example(command):
+    shown = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert shown.exit_code == 0
+    assert f"Example: serein {command}" in shown.output.replace("`", "")
+
+
+def test_doctor_shows_versions():
+    shown = serein("doctor")
+    assert shown.code == 0
+    assert {"torch", "transformers", "python", "processor"} <= set(re.findall(r"\w+", shown.out))
+
+
+@pytest.fixture
+def partly_broken(tones: Corpus, tmp_path: Path) -> Path:
+    """A table in which one of the recordings is none."""
+    (tmp_path / "broken.wav").write_bytes(b"RIFF and nothing else")
+    first, *others = tones.utterances
+    table = tmp_path / "table.csv"
+    replace(tones, utterances=(replace(first, path=tmp_path / "broken.wav"), *others)).to_csv(table)
+    return table
+
+
+def test_one_broken_recording_is_named_and_the_others_are_done(journey, partly_broken, tones, tmp_path):
+    broken, good = tmp_path / "broken.wav", tones.utterances[1].path
+    done = serein("predict", journey.folder / "model", broken, good, "--json")
+    assert done.code == 3
+    first, second = json.loads(done.out)
+    assert "broken.wav" in first["error"]
+    assert len(second["scores"]) == 2
+    assert "failed: " in done.err
+
+    done = serein("corpus", "table", partly_broken, "-o", tmp_path / "out.csv", "--json")
+    assert done.code == 3
+    (named,) = json.loads(done.out)["broken"]
+    assert named["id"] == tones.utterances[0].id
+    assert len(Corpus.from_csv(tmp_path / "out.csv")) == 95
+
+    done = serein("corpus", "table", partly_broken, "-o", tmp_path / "out.csv")
+    assert done.code == 3
+    assert f"broken: {tones.utterances[0].id}: " in done.err
+    assert re.search(r"all +23 +24 +24 +24 +95", done.out.replace("│", " "))
+
+    done = serein("extract", partly_broken, "--encoder", "logmel", "-o", tmp_path / "frames")
+    assert done.code == 3
+    assert f"failed: {tones.utterances[0].id}: " in done.err
+    assert len(FrameStore(tmp_path / "frames").ids) == 95
+
+
+def test_duplicates_and_doubts_about_a_corpus_are_told(tones, tmp_path):
+    twin = tmp_path / "twin.wav"
+    twin.write_bytes(tones.utterances[0].path.read_bytes())
+    table = tmp_path / "table.csv"
+    replace(tones, utterances=(*tones.utterances, replace(tones.utterances[0], id="twin", path=twin))).to_csv(table)
+    done = serein("corpus", "table", table, "-o", tmp_path / "out.csv")
+    assert f"same audio: {tones.utterances[0].id}, twin" in done.err
+
+
+def test_a_corpus_of_real_release_is_compared_with_what_was_published(tmp_path):
+    folder = tmp_path / "RAVDESS" / "Actor_01"
+    folder.mkdir(parents=True)
+    for name in ("03-01-05-01-01-01-01", "03-01-04-01-01-01-01"):
+        soundfile.write(folder / f"{name}.wav", [0.1, -0.1] * 8000, 16_000)
+    done = serein("corpus", "ravdess", folder.parent, "-o", tmp_path / "out.csv", "--map", "angry=angry,sad=sad")
+    assert "differs from the published corpus: " in done.err
+    assert "error: " in done.err
+    assert done.code == 4  # one talker judges nothing
+
+
+def a_table(folder: Path, *rows: list[str]) -> Path:
+    with (folder / "table.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return folder / "table.csv"
+
+
+def test_wrong_words_end_with_2(journey, tmp_path):
+    frames = journey.folder / "frames"
+    for said, arguments in {
+        "No such command": ["conquer"],
+        "Missing option": ["extract", "table.csv"],
+        "no reader for 'timit'": ["corpus", "timit", ".", "-o", "x.csv"],
+        "write whole numbers": ["extract", "x.csv", "--encoder", "logmel", "-o", "f", "--layers", "2;3"],
+        "write old=new": ["crossval", frames, "--protocol", "sessions", "-o", "r", "--map", "exc"],
+        "write table.key=value": ["adapt", frames, "-o", "a", "--set", "epochs"],
+        "keys: width": ["adapt", frames, "-o", "a", "--set", "model.depth=3"],
+        "recipe cannot be read": ["train", frames, "-o", "m", "--recipe", tmp_path / "absent.toml"],
+        "folds": ["crossval", frames, "--protocol", "emobox", "-o", "r"],
+        "there are linear, adapter": ["crossval", frames, "--protocol", "sessions", "--system", "svm", "-o", "r"],
+        "no such device": ["adapt", frames, "-o", tmp_path / "a", "--set", "speed.device=toaster"],
+    }.items():
+        done = serein(*arguments)
+        assert done.code == 2, arguments
+        assert said in done.err, arguments
+        assert not done.out
+
+
+def test_bad_data_end_with_4(tmp_path, tones):
+    for said, arguments in {
+        "no column 'emotion'": ["corpus", "table", a_table(tmp_path, ["id", "path", "talker"]), "-o", "x.csv"],
+        "cannot be read": ["extract", tmp_path / "absent.csv", "--encoder", "logmel", "-o", tmp_path / "f"],
+        "is not a frame store": ["adapt", tmp_path, "-o", tmp_path / "a"],
+        "run.json": ["report", tmp_path],
+    }.items():
+        done = serein(*arguments)
+        assert done.code == 4, arguments
+        assert said in done.err
+        assert done.err.startswith("serein: ")
+
+
+def test_missing_models_end_with_5(journey, tmp_path):
+    table = journey.folder / "corpus.csv"
+    for arguments in (
+        ["predict", tmp_path / "absent", "a.wav"],
+        ["predict", journey.folder / "adapter", "a.wav"],
+        ["extract", table, "--encoder", tmp_path / "absent", "-o", tmp_path / "f"],
+        ["train", journey.folder / "frames", "--adapter", tmp_path / "absent", "-o", tmp_path / "m"],
+    ):
+        done = serein(*arguments)
+        assert done.code == 5, done.err
+        assert 1 <= len(done.err.splitlines()) <= 2
+
+
+def test_a_traceback_needs_debug(tmp_path):
+    argv = ["serein", "--debug", "predict", str(tmp_path), "a.wav"]
+    with patch.object(sys, "argv", argv), pytest.raises(ModelError, match="is not a model folder"):
+        cli.main()
+
+
+def test_a_program_that_fails_says_so_in_one_line(tmp_path):
+    plain = in_a_process("report", tmp_path)
+    assert plain.code == 4
+    assert re.fullmatch(
+        r"serein: .*run\.json: cannot be read .* is .* a run folder of `serein crossval`\?\n", plain.err
+    )
+    assert not plain.out
+    full = in_a_process("--debug", "report", tmp_path)
+    assert full.code != 0
+    assert "Traceback" in full.err
+    assert "CorpusError" in full.err
+
+
+def test_without_a_command_the_help_is_shown():
+    done = in_a_process(COLUMNS="200")
+    assert set(COMMANDS) <= set(re.findall(r"\w+", done.out + done.err))
