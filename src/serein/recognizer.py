@@ -13,7 +13,7 @@ from torch import Tensor
 from serein.errors import ModelError, NonFiniteAudio, TooShort
 from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, load_audio
 from serein.frames.encoder import SpeechEncoder, load_encoder
-from serein.frames.extract import pool_frames
+from serein.frames.extract import as_stored
 from serein.model import ModelConfig, load_model
 from serein.nn.classifier import EmotionClassifier
 
@@ -123,7 +123,7 @@ class EmotionRecognizer:
 
     def _windows(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
         (frames,) = self.encoder.encode([_samples(source)])
-        frames = pool_frames(frames, self.config.encoder.pool).half().float()  # as the frame store rounds them
+        frames = as_stored(frames, self.config.encoder.pool).float()
         device = self.classifier.output.weight.device
         for window in frames.to(device).tensor_split(-(-len(frames) // self.config.max_frames)):
             yield window.unsqueeze(0), torch.zeros(1, len(window), dtype=torch.bool, device=device)

@@ -1,6 +1,7 @@
 """What the command line shows: progress, tables, one JSON document."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -60,9 +61,20 @@ def _events(stream: TextIO, clock: Callable[[], float] = time.monotonic) -> Repo
         now = clock()
         if done == total or now - last.get(stage, -EVENT_SECONDS) >= EVENT_SECONDS:
             last[stage] = now
-            print(json.dumps({"stage": stage, "done": done, "total": total, **facts}), file=stream, flush=True)
+            event = {
+                "stage": stage,
+                "done": done,
+                "total": total,
+                **{key: _plain(value) for key, value in facts.items()},
+            }
+            print(json.dumps(event, allow_nan=False), file=stream, flush=True)
 
     return report
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no word for a number that is none: say it as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _short(facts: Mapping[str, Any]) -> str:

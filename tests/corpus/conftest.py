@@ -7,9 +7,7 @@ import pytest
 
 HEADER = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]\n\n"
 TURNS_BY_SESSION = {"1": 1819, "2": 1811, "3": 2136, "4": 2103, "5": 2170}
-OUTSIDE_FOUR_CLASSES = (
-    ["fru"] * 1849 + ["xxx"] * 2507 + ["sur"] * 107 + ["fea"] * 40 + ["dis"] * 2 + ["oth"] * 3
-)
+OUTSIDE_FOUR_CLASSES = ["fru"] * 1849 + ["xxx"] * 2507 + ["sur"] * 107 + ["fea"] * 40 + ["dis"] * 2 + ["oth"] * 3
 RATERS = (
     "C-E2:\tNeutral;\t()\n"
     "C-E3:\tAnger; Frustration;\t(raises voice; then stops)\n"
@@ -46,9 +44,7 @@ def turns_by_dialogue(index: Path) -> dict[str, list[tuple[str, str, float]]]:
     turns: dict[str, list[tuple[str, str, float]]] = defaultdict(list)
     with index.open(newline="") as file:
         for row in csv.DictReader(file):
-            turns[row["utterance"].rsplit("_", 1)[0]].append(
-                (row["utterance"], row["emotion"], float(row["seconds"]))
-            )
+            turns[row["utterance"].rsplit("_", 1)[0]].append((row["utterance"], row["emotion"], float(row["seconds"])))
     labels = iter(OUTSIDE_FOUR_CLASSES)
     for session, published in TURNS_BY_SESSION.items():
         dialogues = [dialogue for dialogue in turns if dialogue[4] == session]
@@ -64,8 +60,6 @@ def turns_by_dialogue(index: Path) -> dict[str, list[tuple[str, str, float]]]:
 def annotation(turns: list[tuple[str, str, float]]) -> str:
     text, start = HEADER, 6.2901
     for name, label, seconds in turns:
-        text += (
-            f"[{start:.4f} - {start + seconds:.4f}]\t{name}\t{label}\t[2.5000, 3.0000, 1.6667]\n{RATERS}\n"
-        )
+        text += f"[{start:.4f} - {start + seconds:.4f}]\t{name}\t{label}\t[2.5000, 3.0000, 1.6667]\n{RATERS}\n"
         start += seconds
     return text + "% caf\xe9\n"

@@ -36,9 +36,7 @@ def test_a_table_by_hand_is_read_with_every_column(tmp_path: Path) -> None:
     corpus = Corpus.from_csv(table)
     assert corpus.name == "calls"
     assert list(corpus) == [
-        Utterance(
-            "a", tmp_path / "audio/a.wav", "F1", "sad", "s1", "hello", 1.25, "ab12", {"channel": "phone"}
-        ),
+        Utterance("a", tmp_path / "audio/a.wav", "F1", "sad", "s1", "hello", 1.25, "ab12", {"channel": "phone"}),
         Utterance("b", Path("/data/b.wav"), "M1", extra={"channel": ""}),
     ]
 
@@ -183,9 +181,7 @@ def test_whatever_is_written_is_read_again(tmp_path: Path, rows: list[tuple[obje
     corpus = Corpus(
         "calls",
         tuple(
-            Utterance(
-                id, tmp_path / "a.wav", talker, emotion, session, text, seconds, audio_hash, {"note": note}
-            )  # type: ignore[arg-type]
+            Utterance(id, tmp_path / "a.wav", talker, emotion, session, text, seconds, audio_hash, {"note": note})  # type: ignore[arg-type]
             for id, talker, emotion, session, text, seconds, audio_hash, note in rows
         ),
     )
@@ -209,9 +205,7 @@ def test_ids_are_unique_and_talkers_are_named() -> None:
 
 
 def test_talkers_and_labels_are_sorted_and_unlabelled_speech_has_no_label() -> None:
-    corpus = Corpus(
-        "calls", (utterance("a", "M1", "sad"), utterance("b", "F1", ""), utterance("c", "F1", "angry"))
-    )
+    corpus = Corpus("calls", (utterance("a", "M1", "sad"), utterance("b", "F1", ""), utterance("c", "F1", "angry")))
     assert corpus.talkers == ("F1", "M1")
     assert corpus.labels == ("angry", "sad")
     assert len(corpus) == 3

@@ -185,9 +185,7 @@ def test_the_published_table_holds_the_5531(everything: Corpus) -> None:
 
 
 def test_dialogues_by_session_and_part(four_classes: Corpus) -> None:
-    dialogues = Counter(
-        (p, s) for p, s, _ in {(u.extra["part"], u.session, u.extra["dialogue"]) for u in four_classes}
-    )
+    dialogues = Counter((p, s) for p, s, _ in {(u.extra["part"], u.session, u.extra["dialogue"]) for u in four_classes})
     assert [dialogues["improvised", session] for session in "12345"] == [14, 16, 18, 16, 16]
     assert [dialogues["scripted", session] for session in "12345"] == [14, 14, 14, 14, 15]
 

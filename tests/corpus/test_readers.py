@@ -91,9 +91,7 @@ def test_flac_and_upper_case_suffixes_are_read(tmp_path: Path, name: str, file: 
 
 
 @pytest.mark.parametrize(("name", "file"), ONE_OF_EACH.items())
-def test_hidden_files_and_folders_are_passed_over_below_the_root_alone(
-    tmp_path: Path, name: str, file: str
-) -> None:
+def test_hidden_files_and_folders_are_passed_over_below_the_root_alone(tmp_path: Path, name: str, file: str) -> None:
     root = tmp_path / ".data"
     shadow = Path(file).with_name(f"._{Path(file).name}")
     touch(root, file, str(shadow), f"__MACOSX/{shadow}", f".Trash/{Path(file).name}")
@@ -101,9 +99,7 @@ def test_hidden_files_and_folders_are_passed_over_below_the_root_alone(
 
 
 @pytest.mark.parametrize(("name", "file"), ONE_OF_EACH.items())
-def test_a_recording_that_is_there_twice_is_named_with_both_places(
-    tmp_path: Path, name: str, file: str
-) -> None:
+def test_a_recording_that_is_there_twice_is_named_with_both_places(tmp_path: Path, name: str, file: str) -> None:
     touch(tmp_path, file, f"copy/{file}")
     with pytest.raises(CorpusError, match=f"{Path(file).stem} is there twice") as error:
         READERS[name](tmp_path)
@@ -236,8 +232,6 @@ def test_the_reader_in_the_docs_reads(tmp_path: Path) -> None:
 
 
 def fenced(language: str) -> str:
-    block = re.search(
-        rf"^```{language}\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
-    )
+    block = re.search(rf"^```{language}\n(.*?)^```", DOCS.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert block is not None
     return block[1]

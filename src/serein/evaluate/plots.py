@@ -140,7 +140,9 @@ def embedding_maps(
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(True)
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(labels), 8), frameon=False)
+    figure.legend(
+        handles, names, loc="outside lower center", ncols=min(len(labels), 4 * len(embeddings)), frameon=False
+    )
     return figure
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float
+from jaxtyping import Float, Float16
 from torch import Tensor
 
 from serein.corpus.corpus import Corpus, Utterance
@@ -109,6 +109,18 @@ def pool_frames(frames: Float[Tensor, "frames layers width"], pool: int) -> Floa
     return pooled[0].T.reshape(-1, *frames.shape[1:])
 
 
+def as_stored(frames: Float[Tensor, "frames layers width"], pool: int) -> Float16[Tensor, "pooled layers width"]:
+    """Pool frames and round them to float16, as a store holds them.
+
+    Raises:
+        AudioError: a value does not fit float16, or is not a number.
+    """
+    largest = float(frames.abs().max())
+    if not largest < FP16_MAX:  # also when it is not a number
+        raise AudioError(f"frames reach {largest:g}, and float16 ends at {FP16_MAX:g}: this encoder cannot take it")
+    return pool_frames(frames, pool).half()
+
+
 def _encode_shard(
     utterances: Sequence[Utterance], encoder: SpeechEncoder, pool: int, batch_seconds: float
 ) -> tuple[list[str], list[Tensor], dict[str, str]]:
@@ -123,11 +135,10 @@ def _encode_shard(
     frames: dict[str, Tensor] = {}
     for batch in _batches(waveforms, batch_seconds):
         for name, encoded in zip(batch, encoder.encode([waveforms[name] for name in batch]), strict=True):
-            largest = float(encoded.abs().max())
-            if largest < FP16_MAX:  # also false when it is not a number
-                frames[name] = pool_frames(encoded, pool).half()
-            else:
-                failed[name] = f"frames reach {largest:g}, float16 ends at {FP16_MAX:g}"
+            try:
+                frames[name] = as_stored(encoded, pool)
+            except AudioError as error:
+                failed[name] = str(error)
     ids = [utterance.id for utterance in utterances if utterance.id in frames]
     return ids, [frames[name] for name in ids], failed
 
