@@ -222,7 +222,7 @@ def test_one_broken_recording_is_named_and_the_others_are_done(journey, partly_b
 
     done = serein("extract", partly_broken, "--encoder", "logmel", "-o", tmp_path / "frames")
     assert done.code == 3
-    assert f"failed: {tones.utterances[0].id}: " in done.err
+    assert f"without frames: {tones.utterances[0].id}: " in done.err
     assert len(FrameStore(tmp_path / "frames").ids) == 95
 
 

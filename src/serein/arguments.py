@@ -17,7 +17,7 @@ RecipeChanges = Annotated[
     list[str] | None, typer.Option("--set", help="table.key=value, on top of the recipe; repeatable.")
 ]
 LabelMap = Annotated[str, typer.Option("--map", help="old=new,old=new: rename emotions, leave all others out.")]
-Seed = Annotated[int, typer.Option(help="Of all that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
 
 
 def read_recipe(path: Path | None, changes: list[str] | None) -> "Recipe":

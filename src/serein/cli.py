@@ -129,8 +129,7 @@ def extract(
     with terminal.progress() as report:
         store = run_extract(Corpus.from_csv(table), front, output, pool=pool, report=report)
     terminal.note(f"{len(store.ids)} utterances, {store.frame_rate:g} frames a second, in {output}")
-    for name, reason in store.failed.items():
-        terminal.note(f"failed: {name}: {reason}")
+    terminal.note_failures(store.failed)
     if store.failed:
         raise typer.Exit(SOME_FAILED)
 
@@ -179,6 +178,7 @@ def crossval(
 
     store = FrameStore(frames)
     labelled = relabel(store.corpus(), label_map)
+    terminal.note_failures(store.failed)
     folds = make_protocol(protocol, labelled, folds_file=folds_file)
     with terminal.progress() as report:
         run = cross_validate(

@@ -84,7 +84,7 @@ def demo(
     runs = []
     for system, data in SYSTEMS:
         recipe = Recipe.from_toml(RECIPE, [f"adapt.data={data}"])
-        name = system if data == "none" and system == "linear" else f"{system}-{data}"
+        name = system if system == "linear" else f"{system}-{data}"
         runs.append(
             cross_validate(
                 store,

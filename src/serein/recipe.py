@@ -59,6 +59,12 @@ class Adapt(Section):
     reconstruction_end: float = Field(0.5, ge=0, le=1, description="and at the last")
     hand_on: Literal["teacher", "student"] = Field("teacher", description="which branch is fine-tuned")
 
+    @model_validator(mode="after")
+    def _spans_leave_visible_frames(self) -> "Adapt":
+        if self.mask_span > 1 and self.mask_span * (1 - self.mask_ratio) < self.mask_ratio:
+            raise ValueError(f"mask_ratio = {self.mask_ratio} cannot be reached with mask_span = {self.mask_span}")
+        return self
+
 
 class Finetune(Section):
     """Training with labels. Changes results."""

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from serein.errors import ModelError, NonFiniteAudio, TooShort
+from serein.errors import AudioError, ModelError, NonFiniteAudio, TooShort
 from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, load_audio
 from serein.frames.encoder import SpeechEncoder, load_encoder
 from serein.frames.extract import as_stored
@@ -132,7 +132,9 @@ class EmotionRecognizer:
 def _samples(source: Source) -> np.ndarray:
     if not isinstance(source, Recording):
         return load_audio(source)
-    samples = np.asarray(source.samples, dtype=np.float32)
+    if not np.issubdtype(source.samples.dtype, np.floating):
+        raise AudioError("this recording's samples are integers; divide them by full scale (16 bits: 32768.0) first")
+    samples = source.samples.astype(np.float32)
     if samples.ndim == 2:
         samples = samples.mean(1)
     if source.rate != SAMPLE_RATE:

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from serein.corpus.audit import Audit
 from serein.evaluate.runs import load_run
@@ -85,11 +86,11 @@ def _short(facts: Mapping[str, Any]) -> str:
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; the first column is left-aligned, the others hold numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=Text(title), title_justify="left", title_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(column, justify="right" if number else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(Text, row))  # labels are no markup
     # Into a file or a pipe nobody's window is narrow.
     Console(width=None if sys.stdout.isatty() else FILE_COLUMNS).print(table)
 
@@ -108,6 +109,12 @@ def print_json(document: Any) -> None:
 def note(text: str) -> None:
     """A line for the reader, on stderr, so that stdout stays what was asked for."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def note_failures(failed: Mapping[str, str]) -> None:
+    """Name the utterances that have no frames, and why."""
+    for name, reason in failed.items():
+        note(f"without frames: {name}: {reason}")
 
 
 def print_audit(found: Audit) -> None:

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,13 +166,14 @@ def test_writing_again_replaces_the_table(tmp_path: Path) -> None:
 
 # Cells are stripped of spaces around them when a table is read, so none are put there.
 cells = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12).map(str.strip)
-filled = cells.filter(bool)
+names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=12)
+filled = names.filter(bool)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
-        st.tuples(filled, filled, cells, cells, cells, st.none() | st.floats(0, 1e6), cells, cells),
+        st.tuples(filled, filled, names, names, cells, st.none() | st.floats(0, 1e6), cells, cells),
         min_size=1,
         max_size=5,
         unique_by=lambda row: row[0],
@@ -193,6 +195,12 @@ def test_a_carriage_return_inside_a_cell_is_read_again(tmp_path: Path) -> None:
     corpus = Corpus("calls", (Utterance("a", tmp_path / "a.wav", "F1", "sad", text="one\rtwo"),))
     corpus.to_csv(tmp_path / "calls.csv")
     assert Corpus.from_csv(tmp_path / "calls.csv") == corpus
+
+
+@pytest.mark.parametrize("name", ["id", "talker", "emotion", "session"])
+def test_names_with_line_breaks_are_refused(name: str) -> None:
+    with pytest.raises(CorpusError, match="cannot be printed"):
+        Corpus("calls", (replace(Utterance("a", Path("a.wav"), "F1", "sad"), **{name: "x\u2028y"}),))
 
 
 def test_ids_are_unique_and_talkers_are_named() -> None:

@@ -68,15 +68,12 @@ def test_moments_and_pooled_statistics_equal_numpys():
     chosen = torch.cat([frames.flat[:3], frames.flat[8:]]).double()
     assert torch.allclose(mean.double(), chosen.mean(0), atol=1e-6)
     assert torch.allclose(deviation.double(), chosen.std(0, correction=0), atol=1e-6)
-    pooled = frames.pooled()
+    pooled = frames.pooled(torch.tensor([2, 1]))
     assert torch.allclose(pooled[1, 0], frames.flat[3:8].float().mean(0), atol=1e-6)
     assert torch.allclose(pooled[1, 1], frames.flat[3:8].float().std(0, correction=0), atol=1e-6)
 
 
-def test_restricting_keeps_the_asked_utterances_in_the_asked_order():
-    frames = array([3, 5, 2])
-    part = frames.restrict(["u2", "u0"])
-    assert part.ids == ("u2", "u0")
-    assert part.batch(torch.tensor([0])).frames.equal(frames.batch(torch.tensor([2])).frames)
+def test_an_unknown_utterance_is_a_key_error():
+    assert array([3, 5, 2]).indices(["u2", "u0"]).tolist() == [2, 0]
     with pytest.raises(KeyError, match="nobody"):
-        frames.restrict(["nobody"])
+        array([3]).indices(["nobody"])

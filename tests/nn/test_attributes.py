@@ -107,11 +107,11 @@ def test_an_attribute_far_below_uniform_usage_is_moved_onto_a_frame_of_the_batch
 
 def test_usage_and_perplexity_by_hand():
     attributes = started(torch.zeros(4, 1))
-    attributes.counts.copy_(torch.tensor([1.0, 1.0, 0.0, 0.0]))
+    attributes.got.copy_(torch.tensor([1.0, 1.0, 0.0, 0.0]))
     health = attributes.health()
     assert health.usage == 0.5
     assert health.perplexity == pytest.approx(2 / 4)
-    attributes.counts.fill_(3.0)
+    attributes.got.fill_(3.0)
     assert attributes.health().perplexity == pytest.approx(1.0)
 
 
@@ -127,5 +127,15 @@ def test_cosine_logits_by_hand_and_distance_logits_agree_with_eq_4():
 
 def test_perplexity_stays_finite_with_empty_attributes():
     attributes = started(torch.zeros(4, 1))
-    attributes.counts.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+    attributes.got.copy_(torch.tensor([1.0, 0.0, 0.0, 0.0]))
     assert math.isfinite(attributes.health().perplexity)
+
+
+@pytest.mark.parametrize("steps", [20, 100, 300])
+def test_revival_does_not_hide_that_one_attribute_gets_every_frame(steps):
+    attributes = LocalAttributes(64, 2)
+    attributes.start(torch.randn(200, 2), seeded())
+    for _ in range(steps):
+        health = attributes.update(torch.randn(200, 2), torch.zeros(200, dtype=torch.long), seeded())
+    assert health.usage == pytest.approx(1 / 64)
+    assert health.perplexity == pytest.approx(1 / 64)

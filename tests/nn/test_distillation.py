@@ -1,6 +1,6 @@
 import torch
 
-from serein.nn.attributes import LocalAttributes
+from serein.nn.attributes import LocalAttributes, assign
 from serein.nn.distillation import SelfDistillation
 from serein.nn.losses import adapter_loss, masked_mse, normalize_target
 from serein.nn.masking import sample_frame_mask
@@ -110,3 +110,13 @@ def test_a_collapsed_teacher_has_no_spread():
     for parameter in distillation.teacher.mlp.parameters():
         parameter.data.zero_()
     assert distillation(*data(), draws()).teacher_spread.item() == 0.0
+
+
+def test_mixed_precision_does_not_round_the_assignments():
+    distillation = build()
+    frames, padding_mask, frame_mask = data()
+    distillation(frames, padding_mask, frame_mask, draws())
+    distillation.attributes.prototypes.add_(100.0)  # far from the origin bf16 cannot tell them apart
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = distillation(frames, padding_mask, frame_mask, draws())
+    assert output.assignments.equal(assign(output.teacher_frames, distillation.attributes.prototypes))

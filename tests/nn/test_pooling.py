@@ -43,3 +43,12 @@ def test_pooling_ignores_padding_and_normalises_each_head(variance):
     assert pooled.shape == (2, pooling.output_width)
     norms = pooled.view(2, 2, 6, 4).norm(dim=2)
     assert torch.allclose(norms, torch.ones(2, 2, 4), atol=1e-5)
+
+
+def test_mixed_precision_does_not_round_the_variance():
+    torch.manual_seed(0)
+    pooling = AttentiveStatisticsPooling(6, heads=2)
+    frames, mask = 50 + torch.randn(2, 30, 6), torch.zeros(2, 30, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mixed = pooling(frames, mask)
+    assert torch.allclose(mixed, pooling(frames, mask), atol=1e-6)

@@ -53,8 +53,16 @@ def test_a_permuted_batch_permutes_the_output():
 
 def test_output_depends_on_position():
     frames = torch.randn(1, 1, 2, 16).expand(1, 6, 2, 16)
-    output = adapter()(frames, torch.zeros(1, 6, dtype=torch.bool))
+    network = adapter()
+    assert torch.allclose(*network(frames, torch.zeros(1, 6, dtype=torch.bool))[0, :2])
+    torch.nn.init.normal_(network.positions)
+    output = network(frames, torch.zeros(1, 6, dtype=torch.bool))
     assert (output[0, 0] - output[0, 1]).abs().max() > 1e-3
+
+
+def test_the_number_of_positions_changes_no_initial_weight():
+    short, long = adapter(max_frames=10).state_dict(), adapter(max_frames=40).state_dict()
+    assert all(short[name].equal(long[name]) for name in short if name != "positions")
 
 
 def test_a_hidden_frame_reaches_the_student_only_as_the_mask_embedding():

@@ -122,7 +122,7 @@ def test_the_files_of_a_fold_agree_with_each_other(inductive_run, protocol, labe
         with safe_open(place / "embeddings.safetensors", framework="pt") as file:
             assert json.loads(file.metadata()["serein"])["ids"] == list(fold.test)
             assert file.get_tensor("system").shape == (len(fold.test), 2 * 16 * 4)
-            expected = array.pooled()[array.indices(fold.test), 0].flatten(1)
+            expected = array.pooled(array.indices(fold.test))[:, 0].flatten(1)
             assert torch.allclose(file.get_tensor("encoder"), expected)
         cost = json.loads((place / "cost.json").read_text())
         assert set(cost["seconds"]) == {"adapt", "finetune", "refit", "test"}
@@ -268,11 +268,17 @@ def test_an_oracle_chooses_on_test_utterances_but_never_trains_on_them(
     finetune = systems.finetune
     monkeypatch.setattr(systems, "finetune", watch)
     run = cross_validate(tone_store, labelled, oracle, tmp_path, fresh(brief))
-    assert [stage for stage, _ in trained] == ["FINETUNE", "REFIT"] * len(oracle.folds)
+    assert [stage for stage, _ in trained] == ["FINETUNE", "FINETUNE"] * len(oracle.folds)
     for (_, ids), fold in zip(trained, [fold for fold in oracle.folds for _ in range(2)], strict=True):
         assert ids == set(fold.train)
         assert not ids & set(fold.test)
     assert load_run(run).protocol.oracle
+    for fold in oracle.folds:  # what is scored is the very epoch that was best on the test utterances
+        place = run / "folds" / fold.name / "seed-0"
+        rows = rows_of(place / "predictions.csv")
+        truth, prediction = (np.array([row[name] for row in rows]) for name in ("truth", "prediction"))
+        best = max(float(row["validation_ua"]) for row in rows_of(place / "history.csv") if row["validation_ua"])
+        assert unweighted_accuracy(truth, prediction, oracle.labels) == pytest.approx(best)
 
 
 def test_the_refit_learns_from_validation_talkers_too(tone_store, labelled, protocol, brief, tmp_path):

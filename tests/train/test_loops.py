@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from serein.errors import StoreError, UsageError
+from serein.errors import SereinError, StoreError, UsageError
 from serein.frames.batches import FrameArray
 from serein.frames.store import FrameStore
 from serein.recipe import Recipe
@@ -12,7 +12,7 @@ from serein.train.adapt import adapt, collapse, fresh_adapter
 from serein.train.checkpoint import Checkpoint
 from serein.train.crossval import label_indices, model_config
 from serein.train.finetune import balanced_examples, best_epoch, finetune, in_batches
-from serein.train.machine import Stage, autocast, environment, generator, peak_memory_bytes, pick_device
+from serein.train.machine import Stage, autocast, environment, generator, peak_memory_bytes, pick_device, seed_globally
 from serein.train.systems import fresh_classifier
 
 
@@ -169,7 +169,7 @@ def test_answers_come_in_the_asked_order_however_they_were_batched(material, tin
     together = in_batches(mean, array, asked, tiny_recipe.speed)
     alone = in_batches(mean, array, asked, tiny_recipe.speed, budget=1)
     assert torch.allclose(together, alone, atol=1e-5)
-    assert torch.allclose(together, array.pooled()[asked, 0].flatten(1), atol=1e-4)
+    assert torch.allclose(together, array.pooled(asked)[:, 0].flatten(1), atol=1e-4)
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path):
@@ -231,3 +231,28 @@ def test_the_environment_names_versions_and_memory_is_counted():
     assert facts["torch"] == torch.__version__
     assert facts["threads"] >= 1
     assert peak_memory_bytes(torch.device("cpu")) > 50_000_000
+
+
+def test_a_diverged_training_stops_and_says_so(material, tiny_recipe):
+    array, _, config = material
+    broken = FrameArray(array.ids, torch.full_like(array.flat, torch.nan), array.lengths, array.frame_rate)
+    with pytest.raises(SereinError, match="adapt: the loss is nan at step 0"):
+        adapt(broken, torch.arange(8), config, tiny_recipe)
+
+
+def test_checkpoints_count_the_seconds_before_a_kill(tmp_path):
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    first = Checkpoint(tmp_path / "c.safetensors", seconds=0.0)
+    first._before = 100.0
+    first.save(module, optimizer, 1, [])
+    second = Checkpoint(tmp_path / "c.safetensors")
+    second.restore(module, optimizer)
+    assert 100.0 <= second.spent() < 160.0
+
+
+def test_streams_of_different_purposes_differ():
+    from_generator = torch.rand(4, generator=generator(0, 2))
+    seed_globally(0, 2)
+    assert not torch.rand(4).equal(from_generator)
+    assert not torch.rand(4, generator=generator(0, 2, 0)).equal(from_generator)

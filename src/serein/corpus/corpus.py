@@ -44,7 +44,7 @@ class Corpus:
     """A named, ordered set of utterances with unique ids.
 
     Raises:
-        CorpusError: an id stands twice, or an id or a talker is empty.
+        CorpusError: an id stands twice, an id or a talker is empty, or a name cannot be printed.
 
     Example:
         >>> corpus = Corpus("two", (Utterance("a", Path("a.wav"), talker="F1", emotion="sad"),
@@ -65,6 +65,9 @@ class Corpus:
                 raise CorpusError(
                     f"corpus {self.name}: an utterance has no {'talker' if utterance.id else 'id'}: {utterance}"
                 )
+            for name in ("id", "talker", "emotion", "session"):
+                if not getattr(utterance, name).isprintable():
+                    raise CorpusError(f"corpus {self.name}: {name} {getattr(utterance, name)!r} cannot be printed")
             if utterance.id in seen:
                 raise CorpusError(f"corpus {self.name}: id {utterance.id!r} stands twice; ids must be unique")
             seen.add(utterance.id)

@@ -109,7 +109,9 @@ def _spaces(run: Run, done: FoldRun) -> tuple[dict[str, np.ndarray], list[str]]:
     """What one fold and seed embedded, by the name of the space, and the true labels of the rows."""
     truth = {row.id: row.truth for row in run.predictions if row.fold == done.fold}
     found = load_embeddings(done.embeddings, truth)
-    spaces = {"Frozen encoder": found.encoder} | ({run.name: found.system} if found.system is not None else {})
+    spaces = {"Frozen encoder": found.encoder} | (
+        {f"{run.name}, after fine-tuning": found.system} if found.system is not None else {}
+    )
     return spaces, [truth[id_] for id_ in found.ids]
 
 

@@ -96,20 +96,15 @@ class FrameArray:
         deviation = (square - mean.square()).clamp(min=0).sqrt()
         return mean.float(), torch.where(deviation > 1e-6, deviation, 1.0).float()
 
-    def pooled(self) -> Float[Tensor, "utterances 2 layers width"]:
-        """Mean (index 0) and standard deviation (index 1) over time of each utterance, in float32."""
-        parts = self.flat.split(self.lengths.tolist())
-        return torch.stack([torch.stack([p.mean(0), p.std(0, correction=0)]) for p in map(Tensor.float, parts)])
-
-    def restrict(self, ids: Sequence[str]) -> "FrameArray":
-        """A new array that holds only these utterances."""
-        indices = self.indices(ids)
+    def pooled(self, indices: Int[Tensor, " chosen"]) -> Float[Tensor, "chosen 2 layers width"]:
+        """Mean (index 0) and standard deviation (index 1) over time of these utterances, in float32."""
+        pooled = torch.empty(len(indices), 2, self.layers, self.width)
         starts = self.lengths.cumsum(0) - self.lengths
-        parts = [
-            self.flat[start : start + length]
-            for start, length in zip(starts[indices].tolist(), self.lengths[indices].tolist(), strict=True)
-        ]
-        return FrameArray(tuple(ids), torch.cat(parts), self.lengths[indices], self.frame_rate)
+        spans = zip(starts[indices].tolist(), self.lengths[indices].tolist(), strict=True)
+        for place, (start, length) in enumerate(spans):
+            frames = self.flat[start : start + length].float()
+            pooled[place, 0], pooled[place, 1] = frames.mean(0), frames.std(0, correction=0)
+        return pooled
 
 
 def plan_batches(

@@ -12,7 +12,7 @@ Similarity = Literal["cosine", "distance"]
 
 
 class AttributeHealth(NamedTuple):
-    """How well the attributes are used, from their smoothed counts.
+    """How well the attributes are used, from the smoothed counts of frames that they really got.
 
     Attributes:
         usage: share of the attributes that get at least a tenth of their even share, in [0, 1].
@@ -78,6 +78,7 @@ class LocalAttributes(nn.Module):
 
     prototypes: Tensor
     counts: Tensor
+    got: Tensor
     started: Tensor
 
     def __init__(
@@ -93,6 +94,7 @@ class LocalAttributes(nn.Module):
         self.decay, self.eta, self.revive_below = decay, eta, revive_below
         self.register_buffer("prototypes", torch.zeros(count, width))
         self.register_buffer("counts", torch.zeros(count))
+        self.register_buffer("got", torch.zeros(count))  # as counts, but revival does not touch it
         self.register_buffer("started", torch.tensor(False))
 
     @torch.no_grad()
@@ -101,6 +103,7 @@ class LocalAttributes(nn.Module):
         picks = _draw(len(frames), len(self.prototypes), generator).to(frames.device)
         self.prototypes.copy_(frames[picks])
         self.counts.fill_(len(frames) / len(self.prototypes))
+        self.got.zero_()
         self.started.fill_(True)
 
     @torch.no_grad()
@@ -121,6 +124,7 @@ class LocalAttributes(nn.Module):
         new = torch.bincount(assignments, minlength=attributes).to(self.counts)
         sums = torch.zeros_like(self.prototypes).index_add_(0, assignments, frames.to(self.prototypes))
         self.counts.mul_(self.decay).add_(new)
+        self.got.mul_(self.decay).add_(new)
         eta = new / self.counts if self.eta is None else (new > 0) * self.eta
         means = sums / new.clamp(min=1).unsqueeze(1)
         self.prototypes.lerp_(means, torch.where(new > 0, eta, 0.0).unsqueeze(1))
@@ -134,8 +138,8 @@ class LocalAttributes(nn.Module):
         return self.health(revived)
 
     def health(self, revived: int = 0) -> AttributeHealth:
-        """Usage and perplexity as the smoothed counts tell them."""
-        shares = self.counts / self.counts.sum()
+        """Usage and perplexity, of the frames that the attributes got (a revived one has not got any yet)."""
+        shares = self.got / self.got.sum()
         entropy = -(shares * shares.clamp(min=1e-12).log()).sum().item()
         usage = (shares * len(shares) >= 0.1).float().mean().item()
         return AttributeHealth(usage, math.exp(entropy) / len(shares), revived)

@@ -6,7 +6,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from serein.nn.attributes import AttributeHealth, LocalAttributes, Similarity, assign, attribute_logits
+from serein.nn.attributes import (
+    AttributeHealth,
+    LocalAttributes,
+    Similarity,
+    assign,
+    attribute_logits,
+    quantization_error,
+)
 from serein.nn.ema import frozen_copy, update_ema
 from serein.nn.losses import masked_mse, normalize_target, pseudo_cross_entropy
 from serein.nn.transformer import WAPTransformer
@@ -20,6 +27,7 @@ class DistillationOutput(NamedTuple):
         pseudo_ce: L_pce.
         teacher_frames: Z^t without padding, as the targets are.
         assignments: pseudo-labels of ``teacher_frames``, eq. (4).
+        quantization_error: L_VQ of eq. (3), divided by the number of frames.
         agreement: share of the hidden frames where the student's best attribute is the pseudo-label, in [0, 1].
         teacher_spread: standard deviation of Z^t over the batch's frames, averaged over the width, before the target
             norm; a teacher on its way to collapse takes it to 0.
@@ -29,6 +37,7 @@ class DistillationOutput(NamedTuple):
     pseudo_ce: Float[Tensor, ""]
     teacher_frames: Float[Tensor, "valid width"]
     assignments: Int[Tensor, " valid"]
+    quantization_error: Float[Tensor, ""]
     agreement: Float[Tensor, ""]
     teacher_spread: Float[Tensor, ""]
 
@@ -92,17 +101,24 @@ class SelfDistillation(nn.Module):
             teacher_frames = target[valid]
             if not self.attributes.started:
                 self.attributes.start(teacher_frames, generator)
-            assignments = assign(teacher_frames, self.attributes.prototypes)
+            # Attributes lie closer together than bf16 can tell: distances stay in float32 under mixed precision.
+            with torch.autocast(frames.device.type, enabled=False):
+                assignments = assign(teacher_frames, self.attributes.prototypes)
             pseudo_labels = assignments[frame_mask[valid]]
         student = self.student(frames, padding_mask, frame_mask).float()
-        logits = attribute_logits(student[frame_mask], self.attributes.prototypes, self.temperature, self.similarity)
+        with torch.autocast(frames.device.type, enabled=False):
+            logits = attribute_logits(
+                student[frame_mask], self.attributes.prototypes, self.temperature, self.similarity
+            )
         return DistillationOutput(
             reconstruction=masked_mse(student, target, frame_mask),
             pseudo_ce=pseudo_cross_entropy(logits, pseudo_labels),
             teacher_frames=teacher_frames,
             assignments=assignments,
+            quantization_error=quantization_error(teacher_frames, self.attributes.prototypes, assignments)
+            / len(assignments),
             agreement=(logits.argmax(1) == pseudo_labels).float().mean(),
-            teacher_spread=raw[valid].std(0).mean(),
+            teacher_spread=raw[valid].std(0, correction=0).mean(),
         )
 
     def follow(self, output: DistillationOutput, decay: float, generator: torch.Generator) -> AttributeHealth:

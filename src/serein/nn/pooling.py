@@ -54,9 +54,10 @@ class AttentiveStatisticsPooling(nn.Module):
         self, frames: Float[Tensor, "batch frames width"], padding_mask: Bool[Tensor, "batch frames"]
     ) -> Float[Tensor, "batch pooled"]:
         """Pool over time; padding weighs nothing."""
-        frames = frames.float()  # a difference of squares needs more digits than bf16 has
-        scores = self.score(frames).float().masked_fill(padding_mask.unsqueeze(-1), -torch.inf)
-        mean, variance = attentive_statistics(
-            frames.masked_fill(padding_mask.unsqueeze(-1), 0.0), scores.softmax(1), self.variance
-        )
+        padding = padding_mask.unsqueeze(-1)
+        frames = frames.float().masked_fill(padding, 0.0)
+        # A difference of squares needs more digits than the bf16 of mixed precision has.
+        with torch.autocast(frames.device.type, enabled=False):
+            attention = self.score(frames).masked_fill(padding, -torch.inf).softmax(1)
+            mean, variance = attentive_statistics(frames, attention, self.variance)
         return torch.cat([F.normalize(mean, dim=1).flatten(1), F.normalize(variance, dim=1).flatten(1)], dim=1)

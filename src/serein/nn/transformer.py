@@ -66,7 +66,7 @@ class WeightedAverage(nn.Module):
 class FrameFrontEnd(nn.Module):
     """What stands before the adapter: each encoder layer standardised, then mixed with softmax weights.
 
-    ``mean`` and ``deviation`` belong to the frames of the training talkers (``serein.frames.batches.frame_moments``);
+    ``mean`` and ``deviation`` belong to the frames of the training talkers (``FrameArray.moments``);
     they are buffers, so they travel with the weights. With one layer there is nothing to mix.
     """
 
@@ -100,7 +100,7 @@ class WAPTransformer(nn.Module):
         blocks: L of the paper (3).
         heads: attention heads of a block; the paper does not say (6 here).
         dropout: inside the blocks, in training only.
-        max_frames: how many positions are learned; longer input is an error, so cut it into windows first.
+        max_frames: how many positions there are; longer input is an error, so cut it into windows first.
 
     Example:
         >>> adapter = WAPTransformer(input_width=16, input_layers=2, width=12, blocks=3, heads=2).eval()
@@ -125,9 +125,9 @@ class WAPTransformer(nn.Module):
         self.front_end = FrameFrontEnd(input_layers, input_width)
         self.embed = nn.Linear(input_width, width)
         self.mask_embedding = nn.Parameter(torch.empty(width))
-        self.positions = nn.Parameter(torch.empty(max_frames, width))
         nn.init.trunc_normal_(self.mask_embedding, std=0.02)
-        nn.init.trunc_normal_(self.positions, std=0.02)
+        # From zero: positions that no training utterance reached stay neutral, and how many there are changes no draw.
+        self.positions = nn.Parameter(torch.zeros(max_frames, width))
         self.blocks = nn.ModuleList(TransformerBlock(width, heads, dropout) for _ in range(blocks))
         self.average = WeightedAverage(blocks)
         self.mlp = nn.Sequential(
@@ -153,7 +153,7 @@ class WAPTransformer(nn.Module):
         length = frames.shape[1]
         if length > len(self.positions):
             raise ValueError(
-                f"{length} frames, but {len(self.positions)} positions are learned: cut the input into windows"
+                f"{length} frames, but there are {len(self.positions)} positions: cut the input into windows"
             )
         x = self.embed(self.front_end(frames))
         if frame_mask is not None:

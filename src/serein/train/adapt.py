@@ -18,7 +18,7 @@ from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Adapt, Recipe
 from serein.train.checkpoint import Checkpoint, Row
-from serein.train.machine import Stage, autocast, generator, pick_device, seed_globally
+from serein.train.machine import Stage, autocast, check_finite, generator, pick_device, seed_globally
 from serein.train.schedules import cosine, linear
 
 
@@ -113,6 +113,8 @@ def adapt(
             output = distillation(frames, padding_mask, frame_mask.to(device), draws)
         loss = adapter_loss(output.reconstruction, output.pseudo_ce, weight)
 
+        check_finite(loss, "adapt", step, learning_rate)
+
         # the student moves; teacher and attributes follow
         optimizer.zero_grad()
         loss.backward()
@@ -133,6 +135,7 @@ def adapt(
                 "reconstruction": output.reconstruction.item(),
                 "pseudo_cross_entropy": output.pseudo_ce.item(),
                 "reconstruction_weight": weight,
+                "quantization_error": output.quantization_error.item(),
                 "teacher_spread": output.teacher_spread.item(),
                 "usage": health.usage,
                 "perplexity": health.perplexity,

@@ -33,6 +33,12 @@ class Checkpoint:
     seconds: float = 60.0
     purpose: str = ""
     _saved: float = field(default_factory=time.monotonic)
+    _begun: float = field(default_factory=time.monotonic)
+    _before: float = 0.0
+
+    def spent(self) -> float:
+        """Seconds of work behind the present state, those before a kill included."""
+        return round(self._before + time.monotonic() - self._begun, 3)
 
     def save_if_due(self, module: nn.Module, optimizer: torch.optim.Optimizer, step: int, history: list[Row]) -> None:
         """Save when the last save is long enough ago."""
@@ -48,7 +54,7 @@ class Checkpoint:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in state.items()}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        said = json.dumps({"purpose": self.purpose, "step": step, "history": history})
+        said = json.dumps({"purpose": self.purpose, "spent": self.spent(), "step": step, "history": history})
         write_atomically(self.path, save(tensors, metadata={"serein": said}))
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
@@ -80,10 +86,11 @@ class Checkpoint:
                         index, _, moment = name.partition(".")
                         moments.setdefault(int(index), {})[moment] = file.get_tensor(key)
             module.load_state_dict(weights)
-        except (SafetensorError, RuntimeError) as error:
+        except (SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{self.path}: this checkpoint does not fit ({error}); delete it to start again"
             ) from error
+        self._before = said["spent"]
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
         return said["step"], said["history"]

@@ -1,6 +1,7 @@
 """Every fold and seed of a protocol, one row a test utterance: the run folder that all numbers come from."""
 
 import csv
+import hashlib
 import io
 import json
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from serein.model import EncoderDescription, ModelConfig
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.checkpoint import Row
-from serein.train.machine import environment, peak_memory_bytes, pick_device
+from serein.train.machine import environment, peak_memory_bytes, pick_device, pick_precision
 from serein.train.systems import SYSTEMS, Outcome, Task
 
 RUN_FORMAT = 1
@@ -74,6 +75,10 @@ def cross_validate(
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds {list(seeds)}: give at least one, each once")
     check_talkers(protocol, corpus)
+    for fold in protocol.folds:
+        if not fold.validation:
+            raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
+    device = pick_device(recipe.speed.device)
     array = _frames(store, protocol)
     labels = label_indices(array, corpus, protocol.labels)
     config = model_config(store, array, recipe, protocol.labels)
@@ -89,6 +94,10 @@ def cross_validate(
         "encoder": config.encoder.model_dump(mode="json"),
         "synthetic": synthetic,
         "leaks": [str(leak) for leak in find_leaks(protocol, corpus)],
+        "without_frames": store.failed,
+        "truths": _digest(array.ids, labels.tolist()),
+        "device": device.type,
+        "precision": pick_precision(device, recipe.speed.precision),
     }
     _claim(folder, facts, recipe, protocol)
 
@@ -130,6 +139,10 @@ def model_config(store: FrameStore, array: FrameArray, recipe: Recipe, labels: S
         max_frames=longest,
         labels=tuple(labels),
     )
+
+
+def _digest(*facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
 def _frames(store: FrameStore, protocol: Protocol) -> FrameArray:

@@ -16,7 +16,7 @@ from serein.nn.masking import sample_frame_mask
 from serein.progress import Report, quiet
 from serein.recipe import Finetune, Recipe, Speed
 from serein.train.checkpoint import Checkpoint, Row
-from serein.train.machine import Stage, autocast, generator, pick_device, seed_globally
+from serein.train.machine import Stage, autocast, check_finite, generator, pick_device, seed_globally
 from serein.train.schedules import cosine
 
 
@@ -71,7 +71,7 @@ def finetune(
     """Train a classifier in place; see :func:`best_epoch` for the choice that the history allows.
 
     Args:
-        model: adapter, pooling and output layer.
+        model: adapter, pooling and output layer; it ends on the recipe's device, in evaluation mode.
         array: frames in memory.
         labels: class of each utterance of the array (whatever stands at others than train and validation is not read).
         train: utterances to learn from.
@@ -124,6 +124,7 @@ def finetune(
         with autocast(device, recipe.speed.precision):
             logits = model(frames, padding_mask, frame_mask.to(device))
         loss = F.cross_entropy(logits.float(), truth, weights, label_smoothing=settings.label_smoothing)
+        check_finite(loss, name, step, rates[0] * progress)
 
         # step
         optimizer.zero_grad()
@@ -147,7 +148,7 @@ def finetune(
         checkpoint.save_if_due(model, optimizer, step + 1, history)
         report(name, step + 1, planned, {"loss": row["loss"], **_scores(row)})
     checkpoint.save(model, optimizer, planned, history)
-    model.cpu().eval()
+    model.eval()
     return history
 
 
@@ -175,6 +176,8 @@ def in_batches(
         speed: device and precision.
         budget: most frames in one batch.
     """
+    if not len(indices):
+        return torch.empty(0, 0)
     device = pick_device(speed.device)
     batches = plan_batches(array.lengths[indices], budget, seed=0, epoch=0)
     results = []

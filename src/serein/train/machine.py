@@ -9,8 +9,9 @@ from typing import Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from serein.errors import UsageError
+from serein.errors import SereinError, UsageError
 
 
 class Stage(IntEnum):
@@ -39,9 +40,16 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def pick_precision(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> str:
+    """``auto`` is bfloat16 where the hardware multiplies it, else float32."""
+    if precision == "auto":
+        return "bfloat16" if _multiplies_bf16(device) else "float32"
+    return precision
+
+
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> AbstractContextManager[object]:
-    """Mixed precision: matrix products in bf16 where asked, or (``auto``) where the hardware multiplies it."""
-    bf16 = precision == "bfloat16" or (precision == "auto" and _multiplies_bf16(device))
+    """Mixed precision: matrix products in bf16, if :func:`pick_precision` says so."""
+    bf16 = pick_precision(device, precision) == "bfloat16"
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
@@ -52,7 +60,7 @@ def _multiplies_bf16(device: torch.device) -> bool:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory this process has held: on the GPU where that is the device, else in the main memory.
+    """Most memory this process has held so far: on the GPU where that is the device, else in the main memory.
 
     0 on Windows, which does not tell without a further library.
     """
@@ -66,6 +74,19 @@ def peak_memory_bytes(device: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB
 
 
+def check_finite(loss: Tensor, stage: str, step: int, learning_rate: float) -> None:
+    """Stop a training that has diverged.
+
+    Raises:
+        SereinError: the loss is infinite or not a number.
+    """
+    if not torch.isfinite(loss):
+        raise SereinError(
+            f"{stage}: the loss is {loss.item()} at step {step} (learning rate {learning_rate:.2g}): the training has "
+            f"diverged; try a smaller one, or --set speed.precision=float32"
+        )
+
+
 def generator(*key: int) -> torch.Generator:
     """A generator on the CPU whose stream is a pure function of the key, for example (seed, stage, step).
 
@@ -75,16 +96,17 @@ def generator(*key: int) -> torch.Generator:
         >>> torch.rand(2, generator=generator(0, 1, 7)).equal(torch.rand(2, generator=generator(0, 1, 7)))
         True
     """
-    return torch.Generator().manual_seed(_state(key))
+    return torch.Generator().manual_seed(_state(0, key))
 
 
 def seed_globally(*key: int) -> None:
     """Fresh weights and dropout draw from torch's global generator: set it, like :func:`generator`, from a key."""
-    torch.manual_seed(_state(key))
+    torch.manual_seed(_state(1, key))
 
 
-def _state(key: tuple[int, ...]) -> int:
-    return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+def _state(purpose: int, key: tuple[int, ...]) -> int:
+    # The length counts too: a seed sequence pads with zeros, so that (0, 2) alone would be (0, 2, 0).
+    return int(np.random.SeedSequence((purpose, len(key), *key)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def environment() -> dict[str, str | int]:

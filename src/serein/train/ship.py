@@ -94,7 +94,10 @@ def train_model(
         "talkers": len(corpus.talkers),
         "utterances": len(corpus),
     }
-    write_atomically(folder / "README.md", _card(corpus, config, recipe, facts).encode())
+    write_atomically(
+        folder / "README.md",
+        _card(corpus, config, recipe, facts, "given" if pretrained else recipe.adapt.data).encode(),
+    )
     for name in ("adapt", "finetune", "refit"):
         task.checkpoint(name).remove()
     return facts
@@ -115,9 +118,13 @@ def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer
     return module, wanted.model_copy(update={"model": config.model, "max_frames": config.max_frames})
 
 
-def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, int | float]) -> str:
+def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, int | float], adapter: str) -> str:
     front = {"library_name": "serein", "pipeline_tag": "audio-classification", "base_model": config.encoder.name}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
+    origin = {
+        "given": "The adapter was trained before, and may have heard those talkers without their labels.",
+        "none": "The adapter was not trained without labels.",
+    }.get(adapter, "The adapter was first trained without labels, on the other talkers only.")
     return f"""\
 ---
 {header}
@@ -130,10 +137,11 @@ Trained by serein on corpus {corpus.name} ({facts["utterances"]} utterances, {fa
 
 A fifth of the talkers chose the number of epochs ({facts["epochs"]}); on them UA was {facts["validation_ua"]:.3f} and
 WA {facts["validation_wa"]:.3f}. That is a validation score, not a test score: `serein crossval` gives an honest one.
+{origin}
 
 Labels are emotions as listeners perceive them, not as talkers feel them. Not for decisions about people.
 
 ```toml
-{recipe.to_toml().strip()}
+{recipe.model_copy(update={"model": config.model}).to_toml().strip()}
 ```
 """

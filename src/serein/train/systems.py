@@ -26,7 +26,7 @@ from serein.recipe import Recipe
 from serein.train.adapt import adapt, fresh_adapter
 from serein.train.checkpoint import Checkpoint, Row, digest
 from serein.train.finetune import best_epoch, finetune, in_batches
-from serein.train.machine import Stage, seed_globally
+from serein.train.machine import Stage, pick_device, pick_precision, seed_globally
 
 PROBE_C = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 
@@ -62,7 +62,9 @@ class Task:
 
     def _purpose(self) -> str:
         start = self.pretrained.state_dict() if self.pretrained else {}
-        return digest(self.recipe, self.seed, self.config, self.fold, self.labels.tolist(), save(start))
+        device = pick_device(self.recipe.speed.device)
+        machine = (device.type, pick_precision(device, self.recipe.speed.precision))
+        return digest(self.recipe, self.seed, self.config, self.fold, self.labels.tolist(), save(start), machine)
 
 
 @dataclass
@@ -96,7 +98,7 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
     classes = task.config.labels
     train, validation, test = _parts(task)
     seconds: dict[str, float] = {}
-    statistics = array.pooled().flatten(1)
+    statistics = array.pooled(torch.arange(len(array.ids))).flatten(1)
     with _timed(seconds, "finetune"):
         scores = {}
         for done, c in enumerate(PROBE_C, start=1):
@@ -123,43 +125,40 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
     """The paper's system: an adapter, trained without labels or fresh, then fine-tuned with labels.
 
     The number of epochs is chosen on the validation talkers; then the same adapter is fine-tuned again on training and
-    validation talkers together for that many epochs, and reads the test utterances once.
+    validation talkers together for that many epochs, and reads the test utterances once. An oracle, whose validation
+    is its test, is scored at the epoch that was best on it: training again without it gives the same bits.
     """
     array, labels, recipe = task.array, task.labels, task.recipe
-    classes = task.config.labels
     train, validation, test = _parts(task)
     seconds: dict[str, float] = {}
-    with _timed(seconds, "adapt"):
-        start, history, collapse = _start(task, report)
+    start, history, collapse = _start(task, seconds, report)
 
-    def train_once(indices: Tensor, stage: Stage, **how: Any) -> tuple[EmotionClassifier, list[Row]]:
+    def train_once(name: str, indices: Tensor, stage: Stage, **how: Any) -> tuple[EmotionClassifier, list[Row]]:
         model = fresh_classifier(task.config, recipe, start, task.seed)
-        checkpoint = task.checkpoint(stage.name.lower())
+        checkpoint = task.checkpoint(name)
         rows = finetune(
             model, array, labels, indices, recipe,
-            classes=classes, stage=stage, seed=task.seed, checkpoint=checkpoint, report=report, **how,
+            classes=task.config.labels, stage=stage, seed=task.seed, checkpoint=checkpoint, report=report, **how,
         )  # fmt: skip
+        seconds[name] = checkpoint.spent()
         return model, rows
 
-    with _timed(seconds, "finetune"):
-        _, rows = train_once(train, Stage.FINETUNE, validation=validation)
-        epochs = best_epoch(rows)
+    _, rows = train_once("finetune", train, Stage.FINETUNE, validation=validation)
+    epochs = best_epoch(rows)
+    if set(task.fold.validation) == set(task.fold.test):
+        model, _ = train_once("refit", train, Stage.FINETUNE, stop_after=epochs)
         history += rows
-    with _timed(seconds, "refit"):
-        model, rows = train_once(_all_but_test(task), Stage.REFIT, stop_after=epochs)
-        history += rows
+    else:
+        model, refit_rows = train_once("refit", _all_but_test(task), Stage.REFIT, stop_after=epochs)
+        history += rows + refit_rows
     with _timed(seconds, "test"):
-        probabilities = (
-            in_batches(model, array, test, recipe.speed).softmax(1) if len(test) else torch.empty(0, len(classes))
-        )
+        embeddings = in_batches(model.embed, array, test, recipe.speed)
+        probabilities = in_batches(model, array, test, recipe.speed).softmax(1)
     head = sum(p.numel() for p in [*model.pooling.parameters(), *model.output.parameters()])
     return Outcome(
         model=model,
         probabilities=probabilities,
-        embeddings={
-            "encoder": array.pooled()[test, 0].flatten(1),
-            "system": in_batches(model.embed, array, test, recipe.speed) if len(test) else torch.empty(0, 1),
-        },
+        embeddings={"encoder": array.pooled(test)[:, 0].flatten(1), "system": embeddings},
         choice={"epochs": epochs},
         parameters={"adapter": sum(p.numel() for p in model.adapter.parameters()), "head": head},
         history=history,
@@ -168,7 +167,7 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
     )
 
 
-def _start(task: Task, report: Report) -> tuple[WAPTransformer, list[Row], str]:
+def _start(task: Task, seconds: dict[str, float], report: Report) -> tuple[WAPTransformer, list[Row], str]:
     """The adapter that fine-tuning starts from, with the history of its training."""
     train, validation, test = _parts(task)
     if task.pretrained is not None:
@@ -176,10 +175,9 @@ def _start(task: Task, report: Report) -> tuple[WAPTransformer, list[Row], str]:
     if task.recipe.adapt.data == "none":
         return fresh_adapter(task.array, train, task.config, task.seed), [], ""
     seen = torch.cat([train, validation, test]).unique() if task.recipe.adapt.data == "transductive" else train
-    adapted = adapt(
-        task.array, seen, task.config, task.recipe,
-        seed=task.seed, checkpoint=task.checkpoint("adapt"), report=report,
-    )  # fmt: skip
+    checkpoint = task.checkpoint("adapt")
+    adapted = adapt(task.array, seen, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
+    seconds["adapt"] = checkpoint.spent()
     return adapted.adapter, adapted.history, adapted.collapse
 
 
