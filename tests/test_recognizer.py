@@ -325,3 +325,18 @@ def test_damaged_weights_are_refused(model_folder, tmp_path, damage):
     weights.write_bytes(damage(weights.read_bytes()))
     with pytest.raises(ModelError, match=r"model\.safetensors: these weights do not fit"):
         load_model(broken)
+
+
+def test_weights_under_labels_of_another_model_are_refused(model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "mixed")
+    config = json.loads((tmp_path / "mixed" / "config.json").read_text())
+    config["labels"] = list(reversed(config["labels"]))
+    (tmp_path / "mixed" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="has logits for"):
+        load_model(tmp_path / "mixed")
+
+
+def test_integer_samples_are_refused(model_folder):
+    recognizer = EmotionRecognizer.from_pretrained(model_folder)
+    with pytest.raises(AudioError, match="divide them by full scale"):
+        recognizer(Recording(np.zeros(16_000, dtype=np.int16), 16_000))

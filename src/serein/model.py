@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import nn
 
 from serein.errors import ModelError
@@ -100,7 +100,8 @@ def save_model(folder: str | Path, module: nn.Module, config: ModelConfig) -> No
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"format": "pt"}))
+    # The weights say which logit is which, so that a kill between the two files cannot leave labels of another model.
+    write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"labels": json.dumps(config.labels)}))
     write_atomically(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
 
 
@@ -129,9 +130,15 @@ def load_model(folder: str | Path) -> tuple[EmotionClassifier | WAPTransformer, 
     module = build_classifier(config) if config.architecture == "classifier" else build_adapter(config)
     path = Path(folder) / WEIGHTS_FILE
     try:
-        module.load_state_dict(load_file(path))
+        with safe_open(path, framework="pt") as file:
+            labels = tuple(json.loads((file.metadata() or {}).get("labels", "null")) or ())
+            module.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: has no {WEIGHTS_FILE}") from error
     except (OSError, SafetensorError, RuntimeError) as error:
         raise ModelError(f"{path}: these weights do not fit {CONFIG_FILE}: {error}") from error
+    if labels != config.labels:
+        raise ModelError(
+            f"{path}: has logits for {list(labels)}, {CONFIG_FILE} says {list(config.labels)}; train again"
+        )
     return module.eval(), config

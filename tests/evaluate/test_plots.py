@@ -91,3 +91,9 @@ def test_silhouette_is_the_mean_over_utterances_and_high_for_separate_clusters()
 @pytest.mark.parametrize("truth", [["sad"] * 3, ["angry", "happy", "sad"]])
 def test_silhouette_is_undefined_where_nothing_is_parted(truth):
     assert np.isnan(plots.silhouette(np.eye(3, dtype=np.float32), truth))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_fold_of_very_few_test_utterances_has_a_map_too(size):
+    points, truth = clusters(size)
+    assert "silhouette nan" in " ".join(texts(plots.embedding_maps({"a": points}, truth, LABELS)))

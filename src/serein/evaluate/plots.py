@@ -157,6 +157,8 @@ def silhouette(points: Float[np.ndarray, "utterances width"], truth: Sequence[st
 
 
 def _tsne(points: Float[np.ndarray, "utterances width"]) -> Float[np.ndarray, "utterances 2"]:
+    if len(points) < 3:  # too few for neighbours: show the first two axes
+        return points[:, :2]
     perplexity = min(30.0, max(1.0, (len(points) - 1) / 3))
     projection = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=0)
     with threadpool_limits(1):  # sums over several threads differ in the last digit, and t-SNE makes that a new picture
