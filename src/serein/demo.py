@@ -20,7 +20,7 @@ heads = 4
 dropout = 0.1
 
 [adapt]
-epochs = 6
+epochs = 8
 batch_size = 32
 learning_rate = 5e-4
 warmup = 0.1
@@ -28,7 +28,7 @@ attributes = 128
 ema_decay = 0.99
 
 [finetune]
-epochs = 8
+epochs = 14
 batch_size = 32
 learning_rate = 1e-3
 head_learning_rate = 5e-3
