@@ -264,13 +264,52 @@ def test_wrong_words_end_with_2(journey, tmp_path):
         "keys: width": ["adapt", frames, "-o", "a", "--set", "model.depth=3"],
         "recipe cannot be read": ["train", frames, "-o", "m", "--recipe", tmp_path / "absent.toml"],
         "folds": ["crossval", frames, "--protocol", "emobox", "-o", "r"],
-        "there are linear, adapter": ["crossval", frames, "--protocol", "sessions", "--system", "svm", "-o", "r"],
+        "there are linear, superb, ": ["crossval", frames, "--protocol", "sessions", "--system", "svm", "-o", "r"],
         "no such device": ["adapt", frames, "-o", tmp_path / "a", "--set", "speed.device=toaster"],
     }.items():
         done = serein(*arguments)
         assert done.code == 2, arguments
         assert said in done.err, arguments
         assert not done.out
+
+
+def test_views_and_unlabelled_speech_go_through_the_command_line(journey, tmp_path):
+    table, recipe, frames = journey.folder / "corpus.csv", journey.folder / "tiny.toml", journey.folder / "frames"
+    header, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
+    other = table.with_name("other.csv")  # paths are relative to the table's folder
+    other.write_text("".join([header, *rows[::12]]), encoding="utf-8")
+    extract = ["extract", "--encoder", "logmel", "--pool", 2]
+    crossval = [
+        "crossval", frames, "--protocol", "sessions", "--recipe", recipe, "--set", "finetune.epochs=1",
+        "--set", "adapt.epochs=1", "--view", tmp_path / "slow", "--unlabelled", tmp_path / "other",
+    ]  # fmt: skip
+    for command in (
+        [*extract, table, "--speed", 0.9, "-o", tmp_path / "slow"],
+        [*extract, other, "-o", tmp_path / "other"],
+        [*crossval, "-o", tmp_path / "run"],
+        [*crossval, "--set", "adapt.data=elsewhere", "-o", tmp_path / "elsewhere"],
+        ["train", frames, "--recipe", recipe, "--set", "finetune.epochs=1", "--set", "adapt.epochs=1",
+         "--view", tmp_path / "slow", "-o", tmp_path / "model"],
+        ["report", tmp_path / "run", tmp_path / "elsewhere"],
+    ):  # fmt: skip
+        done = serein(*command)
+        assert done.code == 0, (command, done.err)
+    assert json.loads((tmp_path / "slow" / "store.json").read_text())["speed"] == 0.9
+    said = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (said["views"], said["unlabelled"]) == (
+        ["speed 0.9"],
+        [json.loads((tmp_path / "other" / "store.json").read_text())["corpus"]["name"]],
+    )
+    predicted = (tmp_path / "run" / "predictions.csv").read_text().splitlines()[1:]
+    assert len(predicted) == 96
+    assert not any("@" in row.split(",")[0] for row in predicted)
+    assert (tmp_path / "model" / "model.safetensors").exists()
+    refused = serein(*crossval[:-4], "--set", "adapt.data=elsewhere", "-o", tmp_path / "refused")
+    assert refused.code == 2
+    assert "--unlabelled" in refused.err
+    judged = serein("crossval", tmp_path / "slow", "--protocol", "sessions", "-o", tmp_path / "refused")
+    assert judged.code == 4
+    assert "for training only (--view)" in judged.err
 
 
 def test_bad_data_end_with_4(tmp_path, tones):

@@ -5,12 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from serein.corpus.protocol import Fold, Protocol
 from serein.demo import RECIPE
 from serein.errors import UsageError
 from serein.recipe import Adapt, Finetune, Model, Recipe, Speed
+from serein.train.study import ablation_variants, read_ablation
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 SHIPPED = sorted(FOLDER.rglob("*.toml"))
+ABLATIONS = sorted((FOLDER / "ablation").glob("*.toml"))
+ANY_PROTOCOL = Protocol("any", "One fold.", "toy", ("happy", "sad"), (Fold("only", ("a", "b"), ("c",), ("d",)),))
 
 
 def test_without_a_word_a_recipe_is_the_papers():
@@ -28,7 +32,7 @@ def test_without_a_word_a_recipe_is_the_papers():
         ("[adapt]\nepochs = 0", r"adapt\.epochs: .*greater than or equal to 1"),
         ("[adapt]\nmask_ratio = 1.0", r"adapt\.mask_ratio: .*less than 1"),
         ("[adapt]\nlearning_rate = nan", r"adapt\.learning_rate"),
-        ("[adapt]\ndata = 'some'", r"adapt\.data: .*'none', 'inductive' or 'transductive'"),
+        ("[adapt]\ndata = 'some'", r"adapt\.data: .*'none', 'inductive', 'transductive' or 'elsewhere'"),
         ("[model]\nwidth = 100\nheads = 6", r"model: .*heads = 6 does not divide width = 100"),
         ("[speed]\ndevice = 'the \"best\"'", r"speed\.device: .*pattern"),
         ("model = 3", r"model"),
@@ -110,14 +114,40 @@ def test_the_three_main_recipes_are_there():
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_a_shipped_recipe_opens_with_its_command_its_cost_and_its_score(path):
-    opening = path.read_text(encoding="utf-8").partition("\n[")[0]
+    opening = path.read_text(encoding="utf-8").partition("\n\n")[0]
     said = dict(re.findall(r"^# (Command|Cost|Expected): +(\S.*)$", opening, re.MULTILINE))
     assert list(said) == ["Command", "Cost", "Expected"]
     assert said["Command"].startswith("serein ")
     cost, _, expected = opening.partition("# Cost:")[2].partition("# Expected:")
     assert re.search(r"second|minute|hour|not measured", cost)
     assert re.search(r"\bUA\b|\bWA\b", expected)
+
+
+@pytest.mark.parametrize("path", [path for path in SHIPPED if path not in ABLATIONS], ids=lambda path: path.stem)
+def test_a_shipped_recipe_can_be_read(path):
     assert Recipe.read(path)
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_a_shipped_ablation_varies_the_laptop_recipe_one_way_a_variant(path):
+    variants = ablation_variants(path, ANY_PROTOCOL)
+    assert read_ablation(path).base == "../laptop.toml"
+    assert len({variant.recipe.to_toml() for variant in variants}) == len(variants)
+    assert len({variant.folder for variant in variants}) == len(variants)
+    command = re.search(r"^# Command: +(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert command == f"serein ablate frames/ recipes/ablation/{path.name} --protocol talkers-5 -o ablation/{path.stem}"
+
+
+def test_every_ablation_that_is_spoken_of_is_there():
+    names = {"attributes", "data", "ema", "lambda", "layers", "masking", "targets", "temperature"}
+    assert {path.stem for path in ABLATIONS} == names
+
+
+def test_the_ablation_of_attributes_is_the_papers_table_2():
+    first, *others = ablation_variants(FOLDER / "ablation" / "attributes.toml", ANY_PROTOCOL)
+    assert first.recipe.adapt.data == "none"
+    assert [variant.recipe.adapt.attributes for variant in others] == [128, 256, 512, 1024]
+    assert {variant.recipe.adapt.data for variant in others} == {"inductive"}
 
 
 def test_the_demo_runs_from_a_wheel_as_its_recipe_says():

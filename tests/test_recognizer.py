@@ -162,7 +162,11 @@ def test_silence_gets_an_answer(recognizer):
 def test_an_adapter_is_no_recognizer_but_training_goes_on_from_it(
     adapter_folder, tone_store, tiny_recipe, tmp_path, tones
 ):
-    assert {path.name for path in adapter_folder.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in adapter_folder.iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "attributes.safetensors",
+    }
     module, config = load_model(adapter_folder)
     assert isinstance(module, WAPTransformer)
     assert config.labels == ()

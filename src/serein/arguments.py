@@ -9,6 +9,8 @@ from serein.errors import UsageError
 
 if TYPE_CHECKING:
     from serein.corpus.corpus import Corpus
+    from serein.corpus.protocol import Protocol
+    from serein.frames.store import FrameStore
     from serein.recipe import Recipe
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
@@ -17,6 +19,18 @@ RecipeChanges = Annotated[
     list[str] | None, typer.Option("--set", help="table.key=value, on top of the recipe; repeatable.")
 ]
 LabelMap = Annotated[str, typer.Option("--map", help="old=new,old=new: rename emotions, leave all others out.")]
+ProtocolName = Annotated[
+    str, typer.Option("--protocol", help="sessions, talkers, talkers-5, emobox, ...: see docs/protocols.md")
+]
+FoldsFile = Annotated[Path | None, typer.Option(help="EmoBox's folds, for --protocol emobox.")]
+Seeds = Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0, 1, ...")]
+Views = Annotated[
+    list[Path] | None,
+    typer.Option("--view", help="The same corpus extracted with another --speed, to train on; repeatable."),
+]
+Unlabelled = Annotated[
+    list[Path] | None, typer.Option(help="Frames of another corpus, for adapter training to hear; repeatable.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
 
 
@@ -25,6 +39,20 @@ def read_recipe(path: Path | None, changes: list[str] | None) -> "Recipe":
     from serein.recipe import Recipe
 
     return Recipe.read(path, changes or []) if path else Recipe.from_toml("", changes or [])
+
+
+def open_corpus(
+    frames: Path, protocol: str, folds_file: Path | None, label_map: str
+) -> "tuple[FrameStore, Corpus, Protocol]":
+    """A frame store, its corpus with the labels asked for, and the folds; says what could not be extracted."""
+    from serein import terminal
+    from serein.corpus.splits import make_protocol
+    from serein.frames.store import FrameStore
+
+    store = FrameStore(frames)
+    labelled = relabel(store.corpus(), label_map)
+    terminal.note_failures(store.failed)
+    return store, labelled, make_protocol(protocol, labelled, folds_file=folds_file)
 
 
 def relabel(corpus: "Corpus", label_map: str) -> "Corpus":

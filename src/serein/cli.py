@@ -11,15 +11,24 @@ from typing import Annotated
 import typer
 
 from serein.arguments import (
+    FoldsFile,
     Json,
     LabelMap,
+    ProtocolName,
     RecipeChanges,
     RecipeFile,
     Seed,
+    Seeds,
+    Unlabelled,
+    Views,
+    open_corpus,
     parse_numbers,
     read_recipe,
     relabel,
 )
+from serein.cli_judge import judge
+from serein.cli_look import look
+from serein.cli_study import study
 from serein.errors import SereinError, UsageError
 
 SOME_FAILED = 3
@@ -31,6 +40,10 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Adapt a frozen speech encoder to speech emotion recognition, and judge it honestly. Start with: serein demo",
 )
+
+
+for commands in (judge, look, study):
+    app.add_typer(commands)
 
 
 @app.callback()
@@ -107,6 +120,7 @@ def extract(
     layers: Annotated[str, typer.Option(help="Numbers, 0 = before the first block, -1 = last: 2,3,4")] = "-1",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     pool: Annotated[int, typer.Option(min=1, help="Average this many frames into one.")] = 1,
+    speed: Annotated[float, typer.Option(min=0.5, max=2, help="Play faster: other pitch, as another talker's.")] = 1.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
     dtype: Annotated[str, typer.Option(help="float32, or bfloat16: faster, changes the last digits.")] = "float32",
     cut_whisper: Annotated[
@@ -127,7 +141,7 @@ def extract(
         whisper_padding=not cut_whisper,
     )  # fmt: skip
     with terminal.progress() as report:
-        store = run_extract(Corpus.from_csv(table), front, output, pool=pool, report=report)
+        store = run_extract(Corpus.from_csv(table), front, output, pool=pool, speed=speed, report=report)
     terminal.note(f"{len(store.ids)} utterances, {store.frame_rate:g} frames a second, in {output}")
     terminal.note_failures(store.failed)
     if store.failed:
@@ -158,13 +172,15 @@ def adapt(
 @app.command()
 def crossval(
     frames: Annotated[Path, typer.Argument(help="The frame store.")],
-    protocol: Annotated[str, typer.Option(help="sessions, talkers, talkers-5, emobox, ...: see docs/protocols.md")],
+    protocol: ProtocolName,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
-    folds_file: Annotated[Path | None, typer.Option(help="EmoBox's folds, for --protocol emobox.")] = None,
-    system: Annotated[str, typer.Option(help="adapter or linear.")] = "adapter",
+    folds_file: FoldsFile = None,
+    system: Annotated[str, typer.Option(help="adapter, linear, superb, ...: see docs/systems.md")] = "adapter",
     recipe: RecipeFile = None,
     changes: RecipeChanges = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0, 1, ...")] = 1,
+    views: Views = None,
+    unlabelled: Unlabelled = None,
+    seeds: Seeds = 1,
     label_map: LabelMap = "",
 ) -> None:
     """Train and test a system on every fold; continues where it stopped.
@@ -172,38 +188,19 @@ def crossval(
     Example: `serein crossval frames/ --protocol sessions --recipe recipes/laptop.toml -o runs/mine`
     """
     from serein import terminal
-    from serein.corpus.splits import make_protocol
     from serein.frames.store import FrameStore
     from serein.train.crossval import cross_validate
 
-    store = FrameStore(frames)
-    labelled = relabel(store.corpus(), label_map)
-    terminal.note_failures(store.failed)
-    folds = make_protocol(protocol, labelled, folds_file=folds_file)
+    store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     with terminal.progress() as report:
         run = cross_validate(
             store, labelled, folds, output, read_recipe(recipe, changes),
-            system=system, seeds=range(seeds), command=shlex.join(["serein", *sys.argv[1:]]), report=report,
+            system=system, seeds=range(seeds), views=[FrameStore(view) for view in views or []],
+            unlabelled=[FrameStore(other) for other in unlabelled or []],
+            command=shlex.join(["serein", *sys.argv[1:]]), report=report,
         )  # fmt: skip
     terminal.print_scores(f"{labelled.name}, protocol {folds.name} ({folds.hash})", [run])
     terminal.note(f"Next: serein report {output}")
-
-
-@app.command()
-def report(
-    run: Annotated[Path, typer.Argument(help="The run's folder.")],
-    others: Annotated[list[Path] | None, typer.Argument(help="Runs to compare it with.")] = None,
-) -> None:
-    """Write report.html, report.md and scores.json into a run's folder.
-
-    Example: `serein report runs/adapter runs/linear`
-    """
-    from serein import terminal
-    from serein.evaluate.report import write_report
-
-    paths = write_report(run, others or [])
-    terminal.print_scores(str(run), [run, *(others or [])])
-    terminal.note(f"The report: {paths.html}")
 
 
 @app.command()
@@ -213,6 +210,7 @@ def train(
     adapter: Annotated[Path | None, typer.Option(help="From `serein adapt`, instead of training one here.")] = None,
     recipe: RecipeFile = None,
     changes: RecipeChanges = None,
+    views: Views = None,
     label_map: LabelMap = "",
     seed: Seed = 0,
 ) -> None:
@@ -228,8 +226,9 @@ def train(
     labelled = relabel(store.corpus(), label_map)
     with terminal.progress() as tell:
         facts = train_model(
-            store, labelled, output, read_recipe(recipe, changes), adapter_folder=adapter, seed=seed, report=tell
-        )
+            store, labelled, output, read_recipe(recipe, changes), adapter_folder=adapter,
+            views=[FrameStore(view) for view in views or []], seed=seed, report=tell,
+        )  # fmt: skip
     terminal.note(
         f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
         f"Next: serein predict {output} recording.wav"

@@ -83,6 +83,7 @@ def build_adapter(config: ModelConfig) -> WAPTransformer:
         blocks=model.blocks,
         heads=model.heads,
         dropout=model.dropout,
+        layer_mix=model.layer_mix,
         max_frames=config.max_frames,
     )
 
@@ -91,7 +92,8 @@ def build_classifier(
     config: ModelConfig, adapter: WAPTransformer | None = None, head_dropout: float = 0.0
 ) -> EmotionClassifier:
     """A classifier with a fresh head on this adapter, or on a fresh one."""
-    pooling = AttentiveStatisticsPooling(config.model.width, config.model.pooling_heads, config.model.pooling_variance)
+    model = config.model
+    pooling = AttentiveStatisticsPooling(model.width, model.pooling_heads, model.pooling_variance, model.pooled_norm)
     return EmotionClassifier(adapter or build_adapter(config), pooling, len(config.labels), head_dropout)
 
 

@@ -23,8 +23,14 @@ class Model(Section):
     blocks: int = Field(3, ge=1, description="transformer blocks")
     heads: int = Field(6, ge=1, description="attention heads of a block")
     dropout: float = Field(0.0, ge=0, lt=1, description="inside the blocks")
+    layer_mix: Literal["softmax", "joined"] = Field("softmax", description="average of the encoder's layers, or all")
     pooling_heads: int = Field(4, ge=1, description="heads of attentive statistics pooling")
     pooling_variance: Literal["corrected", "printed"] = Field("corrected", description="second line of eq. 7")
+
+    pooled_norm: Literal["l2", "batch"] = Field("l2", description="of the pooled statistics; l2 is the paper's")
+    talker_statistics: Literal["none", "z-norm"] = Field(
+        "none", description="z-norm: standardise frames with audio of the same talker, test talkers too"
+    )
 
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "Model":
@@ -36,9 +42,10 @@ class Model(Section):
 class Adapt(Section):
     """Adapter training without labels. Changes results."""
 
-    data: Literal["none", "inductive", "transductive"] = Field(
+    data: Literal["none", "inductive", "transductive", "elsewhere"] = Field(
         "inductive",
-        description="none: a fresh adapter; inductive: training talkers' audio; transductive: all talkers', test too",
+        description="none: a fresh adapter; inductive: training talkers' audio; transductive: all talkers', test too; "
+        "elsewhere: only the stores given with --unlabelled, which the others hear as well",
     )
     epochs: int = Field(100, ge=1)
     batch_size: int = Field(96, ge=1, description="utterances of mean length in a batch")
@@ -82,6 +89,7 @@ class Finetune(Section):
     frame_masking: float = Field(0.0, ge=0, lt=1, description="share of frames hidden in every training utterance")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="on the pooled vector")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_share: float = Field(1.0, gt=0, le=1, description="share of each class's labels that may be used")
 
 
 class Speed(Section):

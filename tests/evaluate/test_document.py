@@ -3,6 +3,7 @@ import pytest
 from serein.evaluate.document import (
     Banner,
     Cards,
+    Clips,
     Code,
     Details,
     Paragraph,
@@ -62,3 +63,11 @@ def test_pictures_stand_inline_in_the_page_and_as_links_in_markdown():
     assert "<?xml" not in page
     assert 'aria-label="What it shows"' in page
     assert markdown([picture]) == "![What it shows](figures/curves.svg)"
+
+
+def test_sounds_stand_inline_in_the_page_and_as_links_in_markdown():
+    clips = Clips([("one", EVIL, b"RIFF"), ("two", "fine", b"RIFF")])
+    page = html([clips])
+    assert page.count('src="data:audio/wav;base64,UklGRg=="') == 2
+    assert "<script" not in page + markdown([clips])
+    assert markdown([clips]).endswith("\n- [fine](clips/two.wav)")

@@ -97,3 +97,22 @@ def test_silhouette_is_undefined_where_nothing_is_parted(truth):
 def test_a_fold_of_very_few_test_utterances_has_a_map_too(size):
     points, truth = clusters(size)
     assert "silhouette nan" in " ".join(texts(plots.embedding_maps({"a": points}, truth, LABELS)))
+
+
+def test_bars_name_every_property_and_the_baseline():
+    found = texts(plots.information_bars(["talker", "a$b$"], [0.2, 0.1], [0.05, 0.1]))
+    assert {"talker", "a$b$", "with the attributes", "shuffled (95 % quantile)"} <= set(found)
+
+
+def test_usage_is_drawn_beside_an_even_share_also_where_attributes_are_never_used():
+    found = texts(plots.usage_curve(np.array([0, 5, 95])))
+    assert {"even share", "% of the frames", "10"} <= set(found)
+
+
+@pytest.mark.parametrize("counts", [[1, 10, 5_000], [40, 50, 60], [7, 7, 7]])
+def test_shares_of_any_range_have_numbers_at_their_axis_and_no_formulas(counts):
+    axis = texts(plots.usage_curve(np.array(counts)))
+    assert not [text for text in axis if "$" in text]
+    shares = [100 * count / sum(counts) for count in counts]
+    numbers = [float(text) for text in axis if text.replace(".", "", 1).isdigit()]
+    assert any(min(shares) / 3 <= number <= max(shares) * 3 for number in numbers)

@@ -1,16 +1,23 @@
+import re
+import subprocess
+import sys
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.stats import norm, t
+from scipy.special import expit, logit
+from scipy.stats import t, ttest_rel
 
 from serein.errors import CorpusError
-from serein.evaluate.metrics import scores
+from serein.evaluate.metrics import scores, scores_from_confusion
 from serein.evaluate.statistics import (
     Interval,
     difference_intervals,
-    expanded_tail,
     mean_scores,
+    paired_difference,
+    student_quantile,
+    student_tails,
     talker_confusions,
     talker_intervals,
 )
@@ -29,55 +36,74 @@ def random_rows(rng, talkers=7, utterances=6, seeds=2, accuracy=0.6):
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
-def naive_draws(truth, prediction, talkers, seeds, draws, seed):
+def slow_scores(truth, prediction, talkers, seeds, keep):
+    """WA, UA and macro F1 of the kept talkers, seed by seed."""
+    kept = np.isin(talkers, keep)
+    chosen = [kept & (seeds == seed) for seed in np.unique(seeds)]
+    return np.mean([astuple(scores(truth[rows], prediction[rows], LABELS)) for rows in chosen], axis=0)
+
+
+def slow_error(truth, talkers, seeds, prediction, other=None):
+    """The jackknife as textbooks write it, with a loop over talkers."""
     names = np.unique(talkers)
-    all_times = np.random.default_rng(seed).multinomial(len(names), np.full(len(names), 1 / len(names)), size=draws)
-    for times in all_times:
-        drawn = np.repeat(names, times)
-        yield np.mean(
-            [
-                astuple(
-                    scores(
-                        np.concatenate([truth[(talkers == name) & (seeds == of_seed)] for name in drawn]),
-                        np.concatenate([prediction[(talkers == name) & (seeds == of_seed)] for name in drawn]),
-                        LABELS,
-                    )
-                )
-                for of_seed in np.unique(seeds)
-            ],
-            axis=0,
-        )
+    left_out = []
+    for name in names:
+        keep = names[names != name]
+        score = slow_scores(truth, prediction, talkers, seeds, keep)
+        left_out.append(score - (0 if other is None else slow_scores(truth, other, talkers, seeds, keep)))
+    return np.sqrt((len(names) - 1) * np.var(left_out, axis=0))
 
 
-def test_intervals_equal_those_of_a_slow_resampling_of_whole_talkers():
+def test_intervals_equal_those_of_a_slow_jackknife_on_the_logit_scale():
     truth, prediction, talkers, seeds = random_rows(np.random.default_rng(0))
-    confusions = talker_confusions(truth, prediction, talkers, LABELS, seeds)
-    found = talker_intervals(confusions, draws=150, seed=3, level=0.8)
-    tail = expanded_tail(0.8, 7)
-    slow = np.array(list(naive_draws(truth, prediction, talkers, seeds, draws=150, seed=3)))
-    low, high = np.quantile(slow, [tail, 1 - tail], axis=0)
+    found = talker_intervals(talker_confusions(truth, prediction, talkers, LABELS, seeds), level=0.8)
+    score = slow_scores(truth, prediction, talkers, seeds, talkers)
+    reach = t.ppf(0.9, 6) * slow_error(truth, talkers, seeds, prediction) / (score * (1 - score))
     for column, interval in enumerate((found.wa, found.ua, found.macro_f1)):
-        assert (interval.low, interval.high) == pytest.approx((low[column], high[column]))
+        expected = expit(logit(score[column]) - reach[column]), expit(logit(score[column]) + reach[column])
+        assert (interval.low, interval.high) == pytest.approx(expected)
 
 
-def test_paired_differences_equal_those_of_a_slow_resampling():
+def test_paired_differences_equal_those_of_a_slow_jackknife():
     rng = np.random.default_rng(1)
     truth, prediction, talkers, seeds = random_rows(rng)
     other = rng.choice(LABELS, len(truth))
     first = talker_confusions(truth, prediction, talkers, LABELS, seeds)
     second = talker_confusions(truth, other, talkers, LABELS, seeds)
-    found = difference_intervals(first, second, draws=100, seed=5)
-    one, two = (
-        np.array(list(naive_draws(truth, guess, talkers, seeds, draws=100, seed=5))) for guess in (prediction, other)
+    difference, error = paired_difference(first, second)
+    one, two = (slow_scores(truth, guess, talkers, seeds, talkers) for guess in (prediction, other))
+    assert difference == pytest.approx(one - two)
+    assert error == pytest.approx(slow_error(truth, talkers, seeds, prediction, other))
+    found = difference_intervals(first, second).ua
+    reach = t.ppf(0.975, 6) * error[1]
+    assert (found.low, found.high) == pytest.approx((difference[1] - reach, difference[1] + reach))
+
+
+def test_equally_many_utterances_of_each_talker_make_it_a_paired_t_test():
+    rng = np.random.default_rng(8)
+    right = rng.binomial(10, 0.6, size=(2, 9))
+    first, second = (
+        np.array([[[[count, 10 - count], [0, 0]] for count in of_system]], dtype=np.int64) for of_system in right
     )
-    tail = expanded_tail(0.95, 7)
-    assert (found.ua.low, found.ua.high) == pytest.approx(tuple(np.quantile((one - two)[:, 1], [tail, 1 - tail])))
+    found = difference_intervals(first, second, level=0.9).wa
+    expected = ttest_rel(right[0] / 10, right[1] / 10).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_the_jackknifes_error_is_about_the_bootstraps():
+    rng = np.random.default_rng(9)
+    first = talker_confusions(*random_rows(rng, talkers=200, seeds=1)[:3], LABELS)
+    second = first[:, :, :, [1, 2, 0]]  # a system that takes each label for the next
+    times = rng.multinomial(200, np.full(200, 1 / 200), size=4000)
+    one, two = (scores_from_confusion(np.einsum("dt,stij->dij", times, of)) for of in (first, second))
+    assert paired_difference(first, second)[1] == pytest.approx((one - two).std(0), rel=0.1)
 
 
 def test_two_talkers_one_right_one_wrong_may_be_anything():
     confusions = talker_confusions(["sad"] * 4, ["sad", "sad", "happy", "happy"], ["f", "f", "m", "m"], LABELS)
     assert mean_scores(confusions).wa == 0.5
-    assert talker_intervals(confusions).wa == Interval(0.0, 1.0)
+    interval = talker_intervals(confusions).wa
+    assert (interval.low, interval.high) == pytest.approx((0, 1), abs=1e-9)
 
 
 def test_talkers_who_are_all_alike_leave_nothing_unsure():
@@ -97,18 +123,25 @@ def test_copies_of_an_utterance_do_not_narrow_the_interval():
     assert astuple(once.wa) == pytest.approx(astuple(often.wa))
 
 
+def test_a_faultless_system_has_a_point_for_an_interval():
+    confusions = talker_confusions(["sad", "happy"] * 2, ["sad", "happy"] * 2, list("aabb"), LABELS)
+    assert talker_intervals(confusions).macro_f1 == Interval(1.0, 1.0)
+
+
+def test_a_score_near_one_is_surer_above_than_below():
+    prediction = ["sad"] * 20
+    prediction[3] = "happy"
+    interval = talker_intervals(talker_confusions(["sad"] * 20, prediction, list("aabbccddee" * 2), LABELS)).wa
+    assert interval.low < 0.95 < interval.high < 1
+    assert interval.high - 0.95 < 0.95 - interval.low
+
+
 def test_more_seeds_average_and_keep_talkers_together():
     truth, prediction, talkers, _ = random_rows(np.random.default_rng(3), seeds=1)
     one = talker_confusions(truth, prediction, talkers, LABELS)
     same_twice = np.concatenate([one, one])
     assert mean_scores(same_twice) == mean_scores(one)
     assert talker_intervals(same_twice) == talker_intervals(one)
-
-
-def test_the_same_seed_gives_the_same_interval_and_another_does_not():
-    confusions = talker_confusions(*random_rows(np.random.default_rng(4), seeds=1)[:3], LABELS)
-    assert talker_intervals(confusions, draws=50) == talker_intervals(confusions, draws=50)
-    assert talker_intervals(confusions, draws=50) != talker_intervals(confusions, draws=50, seed=1)
 
 
 def test_a_system_differs_from_itself_by_nothing():
@@ -128,21 +161,48 @@ def test_columns_of_unequal_length_are_refused():
         talker_confusions(["sad"], ["sad"], ["a", "b"], LABELS)
 
 
-@pytest.mark.parametrize("talkers", [5, 10, 24, 91])
-@pytest.mark.parametrize("level", [0.9, 0.95])
-def test_the_tail_is_that_of_students_t(talkers: int, level: float):
-    expected = norm.cdf(-t.ppf((1 + level) / 2, talkers - 1) * np.sqrt(talkers / (talkers - 1)))
-    assert expanded_tail(level, talkers) == pytest.approx(expected, rel=0.05)
+def test_one_talker_leaves_every_difference_open():
+    confusions = talker_confusions(["sad", "happy"], ["sad", "sad"], ["a", "a"], LABELS)
+    assert np.isnan(difference_intervals(confusions, confusions).ua.low)
 
 
-def test_about_as_many_intervals_hold_the_truth_as_they_say():
+def test_a_difference_never_leaves_minus_one_to_one():
+    first = talker_confusions(["sad"] * 3, ["sad", "sad", "happy"], list("abb"), LABELS)
+    second = talker_confusions(["sad"] * 3, ["happy", "sad", "sad"], list("abb"), LABELS)
+    assert difference_intervals(first, second).wa == Interval(-1.0, 1.0)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 23, 90, 1251])
+def test_students_t_is_scipys(freedom: int):
+    for distance in (0.0, 0.3, 1.0, -2.5, 7.0):
+        assert student_tails(distance, freedom) == pytest.approx(2 * t.sf(abs(distance), freedom), abs=1e-13)
+    for level in (0.5, 0.9, 0.95, 0.999):
+        assert student_quantile(level, freedom) == pytest.approx(t.ppf((1 + level) / 2, freedom), rel=1e-9)
+
+
+def test_no_distance_is_too_far_for_students_t():
+    assert student_tails(1e9, 30) == pytest.approx(0, abs=1e-12)
+    assert student_tails(-1e9, 30) >= 0
+
+
+@pytest.mark.parametrize("concentration", [6.0, 18.0])
+def test_about_as_many_intervals_hold_the_truth_as_they_say(concentration):
     rng = np.random.default_rng(6)
     held = 0
-    for _ in range(200):
-        right = rng.binomial(10, rng.beta(12, 6, size=(10, 3)))  # talkers differ: 12 / (12 + 6) on average
+    for _ in range(300):
+        right = rng.binomial(10, rng.beta(concentration * 2 / 3, concentration / 3, size=(10, 3)))
         confusions = np.zeros((1, 10, 3, 3), dtype=int)
         confusions[0, :, range(3), range(3)] = right.T
         confusions[0, :, range(3), [1, 2, 0]] = 10 - right.T
-        interval = talker_intervals(confusions, draws=400).ua
-        held += interval.low <= 12 / 18 <= interval.high
-    assert 0.89 <= held / 200 <= 0.99
+        interval = talker_intervals(confusions).ua
+        held += interval.low <= 2 / 3 <= interval.high
+    assert 0.92 <= held / 300 <= 0.98
+
+
+def test_the_simulation_prints_shares_near_95_and_the_same_ones_again():
+    command = [sys.executable, Path(__file__).parents[2] / "benchmarks" / "coverage.py", "--corpora=10", "--draws=50"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert first == second
+    rows = [line.strip("| ").split(" | ") for line in first.splitlines() if re.match(r"\| .* \| \d+ \|", line)]
+    assert len(rows) == 2 * 24
+    assert 90 < np.mean([float(row[3]) for row in rows]) < 99

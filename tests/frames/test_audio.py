@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from serein.errors import AudioError, CorruptAudio, NonFiniteAudio, TooShort, UnsupportedAudio
 from serein.frames import audio, containers
-from serein.frames.audio import SAMPLE_RATE, audio_hash, decode, load_audio
+from serein.frames.audio import SAMPLE_RATE, audio_hash, change_speed, decode, load_audio
 
 WAV_HEADER = 44  # bytes of the header that libsndfile writes for 16-bit mono
 
@@ -463,6 +463,20 @@ def test_a_file_of_empty_chunks_is_given_up_in_time():
     stream = io.BytesIO(WAV[:12] + b"JUNK\0\0\0\0" * 5_000 + WAV[12:])
     assert containers.check_container(stream, "chunks").frames is None
     assert stream.tell() < 10_000
+
+
+@pytest.mark.parametrize("speed", [0.9, 1.1, 1.25])
+def test_another_speed_moves_the_pitch_and_the_length_by_the_same_factor(speed):
+    changed = change_speed(tone(440, SAMPLE_RATE, 2.0), speed)
+    assert len(changed) == round(2 * SAMPLE_RATE / speed)
+    assert changed.dtype == np.float32
+    spectrum = np.abs(np.fft.rfft(changed * np.hanning(len(changed))))
+    assert spectrum.argmax() * SAMPLE_RATE / len(changed) == pytest.approx(440 * speed, abs=0.5)
+    assert decibels(changed[2000:-2000]) == pytest.approx(decibels(tone(440, SAMPLE_RATE)), abs=0.05)
+
+
+def test_speed_1_changes_no_sample():
+    assert change_speed(VOICE, 1.0) is VOICE
 
 
 SEEDS = [encode(VOICE[:4_800], **options) for options in FORMATS.values()]

@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from serein.frames.batches import FrameArray, frame_budget, plan_batches
+from serein.errors import StoreError
+from serein.frames.batches import FrameArray, frame_budget, join, plan_batches
 
 
 def array(lengths: list[int]) -> FrameArray:
@@ -77,3 +78,69 @@ def test_an_unknown_utterance_is_a_key_error():
     assert array([3, 5, 2]).indices(["u2", "u0"]).tolist() == [2, 0]
     with pytest.raises(KeyError, match="nobody"):
         array([3]).indices(["nobody"])
+
+
+def frames_of(frames: FrameArray, index: int) -> torch.Tensor:
+    return frames.flat.split(frames.lengths.tolist())[index]
+
+
+def test_selected_utterances_come_in_the_order_asked_for():
+    frames = array([3, 5, 2])
+    chosen = frames.select(["u2", "u0"])
+    assert (chosen.ids, chosen.lengths.tolist(), chosen.frame_rate) == (("u2", "u0"), [2, 3], 50.0)
+    assert chosen.flat.equal(torch.cat([frames.flat[8:], frames.flat[:3]]))
+    with pytest.raises(KeyError, match="nobody"):
+        frames.select(["nobody"])
+
+
+def test_each_talkers_frames_get_mean_0_and_deviation_1():
+    frames = array([30, 50, 20, 40])
+    talkers = torch.tensor([0, 1, 0, 1])
+    loud = FrameArray(frames.ids, frames.flat * 3 + 5, frames.lengths, 50.0)
+    normed = loud.normed_by_talker(talkers)
+    assert (normed.ids, normed.flat.dtype) == (frames.ids, torch.float16)
+    for talker in (0, 1):
+        mine = torch.cat([frames_of(normed, i) for i in range(4) if talkers[i] == talker]).double()
+        assert torch.allclose(mine.mean(0), torch.zeros(2, 3, dtype=torch.float64), atol=2e-3)
+        assert torch.allclose(mine.std(0, correction=0), torch.ones(2, 3, dtype=torch.float64), atol=2e-3)
+    # together, not each utterance by itself: what differs between a talker's utterances stays
+    assert frames_of(normed, 0).float().mean(0).abs().max() > 0.05
+
+
+def test_another_talkers_frames_do_not_matter():
+    frames, talkers = array([30, 50, 20]), torch.tensor([0, 1, 0])
+    changed = frames.flat.clone()
+    changed[30:80] = 7 - 3 * changed[30:80]
+    first = frames.normed_by_talker(talkers)
+    second = FrameArray(frames.ids, changed, frames.lengths, 50.0).normed_by_talker(talkers)
+    assert frames_of(first, 0).equal(frames_of(second, 0))
+    assert frames_of(first, 2).equal(frames_of(second, 2))
+    assert not frames_of(first, 1).equal(frames_of(second, 1))
+
+
+def test_a_dimension_in_which_a_talker_never_varies_becomes_0():
+    frames = FrameArray(("a",), torch.full((4, 1, 1), 3.0).half(), torch.tensor([4]), 50.0)
+    assert frames.normed_by_talker(torch.tensor([0])).flat.flatten().tolist() == [0.0] * 4
+
+
+def test_joined_arrays_stand_one_after_the_other():
+    first, second = array([3, 5]), array([2])
+    second = FrameArray(("other",), second.flat, second.lengths, 50.0)
+    both = join([first, second])
+    assert (both.ids, both.lengths.tolist(), both.frame_rate) == (("u0", "u1", "other"), [3, 5, 2], 50.0)
+    assert both.batch(torch.tensor([2])).frames.equal(second.batch(torch.tensor([0])).frames)
+    assert both.batch(torch.tensor([1])).frames.equal(first.batch(torch.tensor([1])).frames)
+
+
+def test_an_id_that_stands_twice_is_refused_and_named():
+    frames = array([3, 5])
+    with pytest.raises(StoreError, match="frames of u0 stand in two stores"):
+        join([frames, frames])
+
+
+@pytest.mark.parametrize(("layers", "width", "rate"), [(1, 3, 50.0), (2, 4, 50.0), (2, 3, 25.0)])
+def test_unlike_frames_are_not_joined(layers, width, rate):
+    other = FrameArray(("other",), torch.zeros(2, layers, width).half(), torch.tensor([2]), rate)
+    said = f"2 layers, 3 wide, 50 a second cannot be joined with {layers} layers, {width} wide, {rate:g} a second"
+    with pytest.raises(StoreError, match=said):
+        join([array([3]), other])

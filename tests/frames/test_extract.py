@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from serein.corpus.corpus import Corpus
+from serein.corpus.corpus import Corpus, Utterance
 from serein.errors import StoreError
 from serein.frames import extract as module
-from serein.frames.audio import load_audio
+from serein.frames.audio import change_speed, load_audio
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract, plan_shards, pool_frames
 from serein.frames.store import FrameStore, read_header, shard_path
@@ -104,6 +105,44 @@ def test_frames_made_otherwise_are_never_mixed(tones, tmp_path):
         extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path, pool=2)
     with pytest.raises(StoreError, match="corpus"):
         extract(Corpus("part", tones.utterances[:6]), LOGMEL, tmp_path)
+
+
+def test_a_store_at_another_speed_holds_the_frames_of_the_changed_waveforms(tones, tmp_path):
+    part = Corpus("part", tones.utterances[:5])
+    store = extract(part, LOGMEL, tmp_path, pool=2, speed=1.1)
+    assert json.loads((tmp_path / "store.json").read_text())["speed"] == 1.1
+    array = store.load()
+    assert array.ids == tuple(utterance.id for utterance in part)
+    for index, utterance in enumerate(part):
+        (frames,) = LOGMEL.encode([change_speed(load_audio(utterance.path), 1.1)])
+        assert array.batch(torch.tensor([index])).frames[0].equal(pool_frames(frames, 2).half().float())
+
+
+def test_stores_of_two_speeds_are_never_mixed_in_either_direction(tones, tmp_path):
+    part = Corpus("part", tones.utterances[:2])
+    extract(part, LOGMEL, tmp_path / "as it is")
+    assert "speed" not in json.loads((tmp_path / "as it is" / "store.json").read_text())
+    extract(part, LOGMEL, tmp_path / "slow", speed=0.9)
+    for folder, speed, said in (
+        ("as it is", 0.9, "speed: there None, asked 0.9"),
+        ("slow", 1.0, "speed: there 0.9, asked None"),
+        ("slow", 1.1, "speed: there 0.9, asked 1.1"),
+    ):
+        before = shards(tmp_path / folder)
+        with pytest.raises(StoreError, match=f"{said}.*another folder"):
+            extract(part, LOGMEL, tmp_path / folder, speed=speed)
+        assert shards(tmp_path / folder) == before
+
+
+def test_a_recording_that_a_higher_speed_makes_too_short_costs_nothing_else(tones, tmp_path):
+    soundfile.write(tmp_path / "click.wav", np.full(450, 0.1), 16_000)
+    click = Utterance("click", tmp_path / "click.wav", "t", "angry")
+    corpus = Corpus("part", (tones.utterances[0], click))
+    assert extract(corpus, LOGMEL, tmp_path / "as it is").failed == {}
+    for _ in range(2):  # the second time there is nothing to mend
+        store = extract(corpus, LOGMEL, tmp_path / "fast", speed=2.0)
+        assert store.ids == (tones.utterances[0].id,)
+        assert "shorter than one frame at speed 2" in store.failed["click"]
 
 
 def test_a_changed_byte_is_found(tones, tmp_path):

@@ -52,3 +52,51 @@ def test_mixed_precision_does_not_round_the_variance():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         mixed = pooling(frames, mask)
     assert torch.allclose(mixed, pooling(frames, mask), atol=1e-6)
+
+
+def trained(batches: int = 30) -> AttentiveStatisticsPooling:
+    """Pooling with batch norm that has seen batches far from mean 0 and variance 1."""
+    torch.manual_seed(0)
+    pooling = AttentiveStatisticsPooling(6, heads=2, norm="batch")
+    for _ in range(batches):
+        pooling(4 + 3 * torch.randn(8, 12, 6), torch.zeros(8, 12, dtype=torch.bool))
+    return pooling
+
+
+def test_batch_norm_joins_means_and_deviations_of_mean_0_and_variance_1_over_the_batch():
+    pooling, plain = trained(0), AttentiveStatisticsPooling(6, heads=2)
+    plain.score.load_state_dict(pooling.score.state_dict())
+    frames, mask = 4 + 3 * torch.randn(40, 12, 6), torch.zeros(40, 12, dtype=torch.bool)
+    mean, variance = attentive_statistics(frames, pooling.score(frames).softmax(1))
+    joined = torch.cat([mean.flatten(1), variance.sqrt().flatten(1)], dim=1)
+    expected = (joined - joined.mean(0)) / joined.std(0, correction=0)
+    pooled = pooling(frames, mask)
+    assert pooled.shape == (40, pooling.output_width)
+    assert torch.allclose(pooled, expected, atol=1e-3)
+    assert not torch.allclose(pooled, plain(frames, mask), atol=0.1)
+
+
+def test_with_batch_norm_neither_padding_nor_company_changes_an_output_in_evaluation():
+    pooling = trained().eval()
+    frames = 4 + 3 * torch.randn(3, 9, 6)
+    mask = torch.arange(9) >= torch.tensor([[9], [4], [1]])
+    pooled = pooling(frames.masked_fill(mask.unsqueeze(-1), torch.nan), mask)
+    for row, length in enumerate((9, 4, 1)):
+        alone = pooling(frames[row : row + 1, :length], mask[row : row + 1, :length])
+        assert torch.allclose(pooled[row], alone[0], atol=1e-5)
+
+
+def test_with_batch_norm_a_batch_of_one_is_trained_with_the_moments_of_the_batches_before():
+    pooling = trained()
+    frames, mask = 4 + 3 * torch.randn(1, 9, 6), torch.zeros(1, 9, dtype=torch.bool)
+    before = {name: tensor.clone() for name, tensor in pooling.state_dict().items()}
+    pooled = pooling(frames, mask)
+    pooled.sum().backward()
+    assert pooling.score.weight.grad.abs().sum() > 0
+    assert all(tensor.equal(before[name]) for name, tensor in pooling.state_dict().items())
+    assert torch.allclose(pooled, pooling.eval()(frames, mask), atol=1e-6)
+
+
+def test_a_printed_variance_below_zero_gives_no_nan_under_batch_norm():
+    pooling = AttentiveStatisticsPooling(6, heads=2, variance="printed", norm="batch")
+    assert pooling(5 + torch.randn(4, 9, 6), torch.zeros(4, 9, dtype=torch.bool)).isfinite().all()

@@ -110,3 +110,28 @@ def test_dropout_acts_in_training_only():
     assert noisy(frames, mask).equal(noisy(frames, mask))
     noisy.train()
     assert not noisy(frames, mask).equal(noisy(frames, mask))
+
+
+def test_joined_layers_stand_side_by_side_each_standardised():
+    front_end = FrameFrontEnd(2, 3, "joined")
+    front_end.mean.copy_(torch.arange(6.0).view(2, 3))
+    front_end.deviation.copy_(torch.tensor([[2.0], [5.0]]).expand(2, 3))
+    frames = torch.randn(4, 7, 2, 3)
+    output = front_end(frames)
+    assert (output.shape, front_end.output_width) == ((4, 7, 6), 6)
+    assert torch.allclose(output[..., :3], (frames[:, :, 0] - torch.tensor([0.0, 1.0, 2.0])) / 2, atol=1e-6)
+    assert torch.allclose(output[..., 3:], (frames[:, :, 1] - torch.tensor([3.0, 4.0, 5.0])) / 5, atol=1e-6)
+
+
+def test_joined_layers_cost_a_wider_embedding_and_save_the_mix():
+    sizes = {mix: sum(p.numel() for p in adapter(layer_mix=mix).parameters()) for mix in ("softmax", "joined")}
+    assert sizes["joined"] - sizes["softmax"] == 16 * 12 - 2  # a second layer of 16 into 12; two scores fewer
+    frames, mask = padded(9, 4)
+    assert adapter(layer_mix="joined")(frames, mask).shape == (2, 9, 12)
+
+
+def test_one_layer_joined_is_one_layer_mixed():
+    frames, mask = padded(9, 4)
+    joined, mixed = (adapter(input_layers=1, layer_mix=mix) for mix in ("joined", "softmax"))
+    assert joined.state_dict().keys() == mixed.state_dict().keys()
+    assert joined(frames[:, :, :1], mask).equal(mixed(frames[:, :, :1], mask))

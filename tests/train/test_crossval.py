@@ -21,7 +21,10 @@ from serein.frames.store import FrameStore
 from serein.recipe import Recipe
 from serein.train import systems
 from serein.train.crossval import cross_validate, label_indices, model_config
-from serein.train.systems import SYSTEMS, Task
+from serein.train.material import gather
+from serein.train.ship import adapt_store, train_model
+from serein.train.systems import SYSTEMS
+from serein.train.task import Task
 
 RUN_FILES = {"environment.json", "predictions.csv", "protocol.json", "recipe.toml", "run.json"}
 FOLD_FILES = {"cost.json", "embeddings.safetensors", "predictions.csv"}
@@ -223,7 +226,7 @@ def test_unknown_systems_and_seeds_are_refused_before_anything_is_written(
     tone_store, labelled, protocol, tiny_recipe, tmp_path
 ):
     folder = tmp_path / "run"
-    with pytest.raises(UsageError, match="system 'svm': there are linear, adapter"):
+    with pytest.raises(UsageError, match=r"system 'svm': there are linear, superb, .*, adapter"):
         cross_validate(tone_store, labelled, protocol, folder, tiny_recipe, system="svm")
     for seeds in ((), (1, 1)):
         with pytest.raises(UsageError, match="give at least one, each once"):
@@ -238,7 +241,7 @@ def test_an_utterance_without_frames_is_named_with_its_reason(tones, tiny_recipe
     holed = replace(tones, utterances=(replace(first, path=broken), *others))
     store = extract(holed, load_encoder("logmel"), tmp_path / "frames", pool=2)
     protocol = make_protocol("sessions", tones)
-    with pytest.raises(CorpusError, match=f"1 utterances of the protocol have no frames; first {first.id}: .*broken"):
+    with pytest.raises(CorpusError, match=f"1 utterances have no frames; first {first.id}: .*broken"):
         cross_validate(store, tones, protocol, tmp_path / "run", tiny_recipe)
     partial = replace(tones, utterances=tuple(others[:-1]))
     store = extract(partial, load_encoder("logmel"), tmp_path / "fewer", pool=2)
@@ -300,9 +303,8 @@ def test_a_transductive_run_says_so_and_sees_the_test_talkers_frames(tone_store,
 def task_of(store: FrameStore, corpus: Corpus, protocol: Protocol, recipe: Recipe, folder: Path) -> Task:
     array = store.load()
     labels = label_indices(array, corpus, protocol.labels)
-    return Task(
-        array, labels, protocol.folds[0], model_config(store, array, recipe, protocol.labels), recipe, 0, folder
-    )
+    config = model_config(store, array, recipe, protocol.labels)
+    return Task(array, labels, gather(store, ()).talkers, protocol.folds[0], config, recipe, 0, folder)
 
 
 def fit(task: Task, system: str = "adapter"):
@@ -358,3 +360,58 @@ def test_utterances_of_other_labels_are_not_read(tone_store, labelled, brief, tm
     rows = rows_of(run / "predictions.csv")
     assert len(rows) == len(three)
     assert {row["prediction"] for row in rows} <= {"angry", "neutral", "sad"}
+
+
+def with_talker_statistics(recipe: Recipe) -> Recipe:
+    return Recipe.from_toml(recipe.to_toml(), ["model.talker_statistics=z-norm"])
+
+
+def test_talker_statistics_are_in_the_runs_name_and_change_it(tone_store, labelled, two_folds, brief, tmp_path):
+    with_statistics, without = (
+        cross_validate(tone_store, labelled, two_folds, tmp_path / name, recipe, system="linear")
+        for name, recipe in (("with", with_talker_statistics(brief)), ("without", brief))
+    )
+    assert load_run(with_statistics).name == "linear probe, with talker statistics"
+    assert load_run(without).name == "linear probe"
+    said = json.loads((with_statistics / "run.json").read_text())
+    assert said["talker_statistics"] == "z-norm"
+    assert (with_statistics / "predictions.csv").read_bytes() != (without / "predictions.csv").read_bytes()
+    with pytest.raises(StoreError, match="another name and talker_statistics and recipe"):
+        cross_validate(tone_store, labelled, two_folds, without, with_talker_statistics(brief), system="linear")
+
+
+def test_talker_statistics_work_where_some_emotions_are_left_out(tone_store, labelled, brief, tmp_path):
+    two = labelled.relabel({"angry": "angry", "sad": "sad"})
+    protocol = make_protocol("sessions", two)
+    one_fold = replace(protocol, folds=protocol.folds[:1])
+    run = cross_validate(tone_store, two, one_fold, tmp_path, with_talker_statistics(brief), system="linear")
+    assert len(load_run(run).predictions) == len(one_fold.folds[0].test)
+
+
+def test_a_model_to_ship_has_no_talker_statistics(tone_store, labelled, brief, tmp_path):
+    for ship in (
+        lambda: train_model(tone_store, labelled, tmp_path / "model", with_talker_statistics(brief)),
+        lambda: adapt_store(tone_store, tmp_path / "model", with_talker_statistics(brief)),
+    ):
+        with pytest.raises(UsageError, match="a model to ship hears one recording, not all of a talker's"):
+            ship()
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_adapter_from_elsewhere_needs_an_elsewhere(tone_store, labelled, protocol, brief, tmp_path):
+    with pytest.raises(UsageError, match="give the other corpora with --unlabelled"):
+        cross_validate(tone_store, labelled, protocol, tmp_path / "run", with_data(brief, "elsewhere"))
+    with pytest.raises(UsageError, match="run `serein adapt` on the other corpus, and give --adapter"):
+        train_model(tone_store, labelled, tmp_path / "model", with_data(brief, "elsewhere"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_with_views_or_other_corpora_is_not_continued_without_them(tone_store, tones, two_folds, brief, tmp_path):
+    labelled = tone_store.corpus()
+    other = extract(replace(tones, utterances=tones.utterances[:4]), load_encoder("logmel"), tmp_path / "o", pool=2)
+    recipe = with_data(brief, "elsewhere")
+    run = cross_validate(tone_store, labelled, two_folds, tmp_path / "run", recipe, unlabelled=[other])
+    assert load_run(run).name == "adapter, trained without labels on other corpora"
+    assert json.loads((run / "run.json").read_text())["unlabelled"] == ["tones"]
+    with pytest.raises(StoreError, match="holds a run with another unlabelled and truths;"):
+        cross_validate(tone_store, labelled, two_folds, run, recipe, unlabelled=[other, other])

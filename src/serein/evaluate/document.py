@@ -1,6 +1,7 @@
 """The building blocks of a report and how each is written in HTML and in Markdown; every text is escaped."""
 
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -61,6 +62,13 @@ class Picture:
 
 
 @dataclass(frozen=True)
+class Clips:
+    """Sounds to listen to: (name fit for a file, text, bytes of a WAV file) each."""
+
+    clips: Sequence[tuple[str, str, bytes]] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Code:
     """Text as it stands in a file."""
 
@@ -75,16 +83,16 @@ class Details:
     blocks: Sequence["Block"]
 
 
-Block = Title | Section | Paragraph | Banner | Cards | Table | Picture | Code | Details
+Block = Title | Section | Paragraph | Banner | Cards | Table | Picture | Clips | Code | Details
 
 
 def html(blocks: Sequence[Block]) -> str:
-    """The blocks as HTML elements; pictures stand inline."""
+    """The blocks as HTML elements; pictures and sounds stand inline."""
     return "\n".join(map(_html, blocks))
 
 
 def markdown(blocks: Sequence[Block]) -> str:
-    """The blocks as GitHub's Markdown; pictures are links to ``figures/NAME.svg``."""
+    """The blocks as GitHub's Markdown; pictures are links to ``figures/NAME.svg``, sounds to ``clips/NAME.wav``."""
     return "\n\n".join(map(_markdown, blocks))
 
 
@@ -111,6 +119,13 @@ def _html(block: Block) -> str:
         case Picture(_, svg, text):
             picture = f'<div class="picture" role="img" aria-label="{escape(text)}">{_inline_svg(svg)}</div>'
             return f"<figure>{picture}<figcaption>{escape(text)}</figcaption></figure>"
+        case Clips(clips):
+            body = "\n".join(
+                f'<tr><td><audio controls preload="none" src="data:audio/wav;base64,{b64encode(wav).decode()}"></audio>'
+                f"</td><td>{escape(text)}</td></tr>"
+                for _, text, wav in clips
+            )
+            return f'<div class="table"><table><tbody>\n{body}\n</tbody></table></div>'
         case Code(text):
             return f"<pre><code>{escape(text)}</code></pre>"
         case Details(title, inner_blocks):
@@ -151,6 +166,8 @@ def _markdown(block: Block) -> str:
             return "\n".join(f"| {' | '.join(line)} |" for line in lines)
         case Picture(name, _, text):
             return f"![{_plain(text)}](figures/{name}.svg)"
+        case Clips(clips):
+            return "\n".join(f"- [{_plain(text)}](clips/{name}.wav)" for name, text, _ in clips)
         case Code(text):
             fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
             return f"{fence}\n{text.rstrip()}\n{fence}"

@@ -12,10 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import MaxNLocator
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 INK, QUIET, LINE, ACCENT = "#1f2933", "#66727f", "#d5dbe1", "#0072B2"
 # Okabe and Ito's colours, which colour-blind people can tell apart; grey for black, yellow last (faint on white)
@@ -146,6 +143,42 @@ def embedding_maps(
     return figure
 
 
+@_as_svg
+def information_bars(names: Sequence[str], nmi: Sequence[float], by_chance: Sequence[float]) -> Figure:
+    """Normalised mutual information of each property, above its baseline."""
+    figure = Figure(figsize=(7.2, 1.1 + 0.5 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    axes.barh(places - 0.19, nmi, 0.36, color=ACCENT, label="with the attributes")
+    axes.barh(places + 0.19, by_chance, 0.36, color="#9fb3c8", label="shuffled (95 % quantile)")
+    axes.set_yticks(places, names)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.set(xlabel="normalised mutual information")
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
+@_as_svg
+def usage_curve(counts: Int[np.ndarray, " attributes"]) -> Figure:
+    """Percent of the frames that each attribute gets, from the most used to the least, beside an even share."""
+    shares = 100 * np.sort(counts)[::-1] / counts.sum()
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    axes = figure.subplots()
+    axes.step(np.arange(1, len(shares) + 1), np.where(shares > 0, shares, np.nan), where="mid", color=ACCENT)
+    axes.axhline(100 / len(shares), color=QUIET, linewidth=0.9, linestyle="--", label="even share")
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")  # the usual one writes powers as formulas, which the style forbids
+    axes.yaxis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+    axes.set_xlim(0.5, len(shares) + 0.5)
+    axes.grid(axis="y", color=LINE, linewidth=0.6)
+    axes.set(xlabel="attributes, the most used first", ylabel="% of the frames")
+    axes.legend(frameon=False)
+    return figure
+
+
 def silhouette(points: Float[np.ndarray, "utterances width"], truth: Sequence[str]) -> float:
     """How well the true labels part the points, -1 to 1: mean silhouette, cosine distance (Rousseeuw 1987).
 
@@ -153,12 +186,17 @@ def silhouette(points: Float[np.ndarray, "utterances width"], truth: Sequence[st
     """
     if not 2 <= len(set(truth)) < len(truth):
         return float("nan")
+    from sklearn.metrics import silhouette_score
+
     return float(silhouette_score(points, truth, metric="cosine"))
 
 
 def _tsne(points: Float[np.ndarray, "utterances width"]) -> Float[np.ndarray, "utterances 2"]:
     if len(points) < 3:  # too few for neighbours: show the first two axes
         return points[:, :2]
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     perplexity = min(30.0, max(1.0, (len(points) - 1) / 3))
     projection = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=0)
     with threadpool_limits(1):  # sums over several threads differ in the last digit, and t-SNE makes that a new picture

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from math import isnan
 
+from serein.evaluate.comparison import TEXT_COLUMNS, compare_all, comparison_table, ends, in_points
 from serein.evaluate.document import (
     Banner,
     Block,
@@ -15,7 +16,7 @@ from serein.evaluate.document import (
 )
 from serein.evaluate.metrics import Scores
 from serein.evaluate.runs import Run
-from serein.evaluate.statistics import Interval, Intervals
+from serein.evaluate.statistics import Intervals
 from serein.evaluate.summary import Summary, compare, summarise
 
 UNDEFINED = "\u2013"
@@ -40,7 +41,7 @@ def opening(run: Run, summary: Summary) -> list[Block]:
     """The result in one sentence, with everything that is needed to quote it."""
     pooled, ua = summary.pooled, summary.intervals.ua
     sentence = (
-        f"{title(run)}: UA {percent(pooled.ua)} % (95 % interval {_ends(ua)}), WA {percent(pooled.wa)} %, "
+        f"{title(run)}: UA {percent(pooled.ua)} % (95 % interval {ends(ua)}), WA {percent(pooled.wa)} %, "
         f"macro F1 {percent(pooled.macro_f1)} %, under protocol {run.protocol.name} ({run.protocol.hash})."
     )
     return [Title(title(run)), Paragraph(sentence)]
@@ -91,7 +92,7 @@ def banners(run: Run) -> list[Block]:
 def scores(run: Run, summary: Summary) -> list[Block]:
     """Headline cards, the table of scores, and what the words mean."""
     cards = [
-        (name, f"{percent(score)} %", f"95 % interval {_ends(interval, between=UNDEFINED)}")
+        (name, f"{percent(score)} %", f"95 % interval {ends(interval, between=UNDEFINED)}")
         for name, score, interval in (
             ("UA", summary.pooled.ua, summary.intervals.ua),
             ("WA", summary.pooled.wa, summary.intervals.wa),
@@ -115,8 +116,9 @@ def scores(run: Run, summary: Summary) -> list[Block]:
         Section("Scores"),
         Table(["", "UA %", "WA %", "Macro F1 %"], rows),
         Paragraph(
-            "Scores are computed for each seed and averaged. Intervals are a bootstrap over talkers (10,000 draws): "
-            "they say how far the score may move with other talkers of the same kind. sd: standard deviation."
+            "Scores are computed for each seed and averaged. Intervals come from leaving out each talker in turn (a "
+            "jackknife): they say how far the score may move with other talkers of the same kind. sd: standard "
+            "deviation."
         ),
         *map(Paragraph, DEFINITIONS),
     ]
@@ -127,12 +129,17 @@ def comparison(runs: Sequence[Run]) -> list[Block]:
     if len(runs) < 2:
         return []
     header, *rows = score_table(runs)
+    pair_header, *pair_rows = comparison_table(compare_all(runs))
     blocks: list[Block] = [
         Section("Comparison"),
-        Table(header, rows, text_columns=3),
+        Table(header[:-1], [row[:-1] for row in rows], text_columns=3),  # the last column opens the next table
+        Table(pair_header, pair_rows, text_columns=TEXT_COLUMNS),
         Paragraph(
-            "The last column is the run's UA minus the first run's, in points, with a paired 95 % interval over the "
-            "same talkers: where it holds 0, the two cannot be told apart."
+            "UA difference: the system's UA minus that of the one it is held against, in points, with a paired 95 % "
+            "interval over the same talkers. p: how likely equally good systems differ by at least this much with "
+            "such talkers. Holm's p is adjusted for the number of comparisons, and where it is below 0.05 one system "
+            "is called better. McNemar's p takes the utterances of one talker as independent, so it is often too "
+            "small; it decides nothing here."
         ),
     ]
     if any(run.protocol.hash != runs[0].protocol.hash for run in runs):
@@ -181,10 +188,7 @@ def training(pictures: Sequence[Picture]) -> list[Block]:
 def _score_row(run: Run, first: Run) -> list[str]:
     summary = summarise(run)
     difference = None if run is first else compare(run, first)
-    if difference:
-        minus = f"{100 * difference.scores.ua:+.1f} [{_ends(difference.intervals.ua, '+.1f', ', ')}]"
-    else:
-        minus = "" if run is first else "not comparable"
+    minus = in_points(difference) if difference else "" if run is first else "not comparable"
     flags = {
         "ORACLE": run.protocol.oracle,
         "shared talkers": run.protocol.shares_talkers,
@@ -197,16 +201,11 @@ def _score_row(run: Run, first: Run) -> list[str]:
         f"{run.protocol.name} ({run.protocol.hash})",
         ", ".join(flag for flag, applies in flags.items() if applies),
         str(len(run.seeds)),
-        f"{percent(pooled.ua)} [{_ends(interval, between=', ')}]",
+        f"{percent(pooled.ua)} [{ends(interval, between=', ')}]",
         percent(pooled.wa),
         percent(pooled.macro_f1),
         minus,
     ]
-
-
-def _ends(interval: Interval, form: str = ".1f", between: str = " to ") -> str:
-    ends = (interval.low, interval.high)
-    return "unknown" if isnan(interval.low) else between.join(f"{100 * end:{form}}" for end in ends)
 
 
 def _in_percent(scores: Scores) -> list[str]:
@@ -215,7 +214,7 @@ def _in_percent(scores: Scores) -> list[str]:
 
 def _with_intervals(scores: Scores, intervals: Intervals) -> list[str]:
     ordered = (intervals.ua, intervals.wa, intervals.macro_f1)
-    return [f"{score} [{_ends(of, between=', ')}]" for score, of in zip(_in_percent(scores), ordered, strict=True)]
+    return [f"{score} [{ends(of, between=', ')}]" for score, of in zip(_in_percent(scores), ordered, strict=True)]
 
 
 def _with_deviation(scores: Scores, deviation: Scores) -> list[str]:

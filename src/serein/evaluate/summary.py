@@ -5,10 +5,11 @@ from dataclasses import astuple, dataclass
 from math import nan
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from serein.evaluate.metrics import Scores, f1, mean_of_defined, precision, recall, scores_from_confusion
 from serein.evaluate.runs import Prediction, Run
+from serein.evaluate.significance import mcnemar, talker_p
 from serein.evaluate.statistics import (
     Intervals,
     difference_intervals,
@@ -55,10 +56,19 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Pooled scores of one run minus those of another on the same utterances, with paired 95 % intervals."""
+    """One run against another on the same utterances.
+
+    Attributes:
+        scores: pooled scores of the one minus those of the other.
+        intervals: paired 95 % intervals of ``scores``, clustered by talker.
+        p: of the difference in UA, see `serein.evaluate.significance.talker_p`.
+        mcnemar_p: see `serein.evaluate.significance.mcnemar`, over as many seeds as both have.
+    """
 
     scores: Scores
     intervals: Intervals
+    p: float
+    mcnemar_p: float
 
 
 def summarise(run: Run) -> Summary:
@@ -93,7 +103,13 @@ def compare(run: Run, other: Run) -> Difference | None:
         return None
     first, second = (_confusions(one.predictions, one.protocol.labels) for one in (run, other))
     scores = np.array(astuple(mean_scores(first))) - np.array(astuple(mean_scores(second)))
-    return Difference(Scores(*scores.tolist()), difference_intervals(first, second))
+    seeds = min(len(run.seeds), len(other.seeds))
+    return Difference(
+        scores=Scores(*scores.tolist()),
+        intervals=difference_intervals(first, second),
+        p=talker_p(first, second),
+        mcnemar_p=mcnemar(_right(run)[:seeds], _right(other)[:seeds]),
+    )
 
 
 def _confusions(rows: Sequence[Prediction], labels: Sequence[str]) -> Int[np.ndarray, "seeds talkers labels labels"]:
@@ -104,6 +120,12 @@ def _confusions(rows: Sequence[Prediction], labels: Sequence[str]) -> Int[np.nda
         labels,
         [row.seed for row in rows],
     )
+
+
+def _right(run: Run) -> Bool[np.ndarray, "seeds utterances"]:
+    """Whether each prediction is right, utterances in the order of their folds and ids."""
+    rows = sorted(run.predictions, key=lambda row: (row.seed, row.fold, row.id))
+    return np.array([row.prediction == row.truth for row in rows]).reshape(len(run.seeds), -1)
 
 
 def _standard_deviation(scores: Float[np.ndarray, "samples 3"]) -> Scores:

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from serein.errors import StoreError
+
 
 class FrameBatch(NamedTuple):
     """Utterances padded to one length.
@@ -79,6 +81,33 @@ class FrameArray:
         frames = self.flat[rows].float().masked_fill(padding_mask[:, :, None, None], 0.0)
         return FrameBatch(frames, lengths, padding_mask)
 
+    def select(self, ids: Sequence[str]) -> "FrameArray":
+        """Only these utterances, in this order."""
+        parts = self.flat.split(self.lengths.tolist())
+        indices = self.indices(ids)
+        return FrameArray(
+            tuple(ids), torch.cat([parts[i] for i in indices.tolist()]), self.lengths[indices], self.frame_rate
+        )
+
+    def normed_by_talker(self, talkers: Int[Tensor, " utterances"]) -> "FrameArray":
+        """Every talker's frames standardised with the mean and deviation of all frames of that talker.
+
+        What a talker sounds like on average is taken away, so this needs audio of each talker to be judged, test
+        talkers too, though no labels.
+
+        Args:
+            talkers: a number for each utterance's talker.
+        """
+        flat = torch.empty_like(self.flat)
+        starts = self.lengths.cumsum(0) - self.lengths
+        for talker in talkers.unique():
+            indices = torch.nonzero(talkers == talker).flatten()
+            mean, deviation = self.moments(indices)
+            for start, length in zip(starts[indices].tolist(), self.lengths[indices].tolist(), strict=True):
+                frames = self.flat[start : start + length].float()
+                flat[start : start + length] = ((frames - mean) / deviation).half()
+        return FrameArray(self.ids, flat, self.lengths, self.frame_rate)
+
     def moments(
         self, indices: Int[Tensor, " chosen"]
     ) -> tuple[Float[Tensor, "layers width"], Float[Tensor, "layers width"]]:
@@ -105,6 +134,27 @@ class FrameArray:
             frames = self.flat[start : start + length].float()
             pooled[place, 0], pooled[place, 1] = frames.mean(0), frames.std(0, correction=0)
         return pooled
+
+
+def join(arrays: Sequence[FrameArray]) -> FrameArray:
+    """Several arrays as one, in their order.
+
+    Raises:
+        StoreError: the arrays hold other layers, another width or another frame rate, or an id stands in two of them.
+    """
+    first = arrays[0]
+    for other in arrays[1:]:
+        if (other.layers, other.width, other.frame_rate) != (first.layers, first.width, first.frame_rate):
+            raise StoreError(
+                f"frames of {first.layers} layers, {first.width} wide, {first.frame_rate:g} a second cannot be joined "
+                f"with {other.layers} layers, {other.width} wide, {other.frame_rate:g} a second: extract them alike"
+            )
+    ids = tuple(name for array in arrays for name in array.ids)
+    if len(set(ids)) < len(ids):
+        twice = next(name for place, name in enumerate(ids) if name in ids[:place])
+        raise StoreError(f"frames of {twice} stand in two stores: give each store once")
+    flat, lengths = torch.cat([array.flat for array in arrays]), torch.cat([array.lengths for array in arrays])
+    return FrameArray(ids, flat, lengths, first.frame_rate)
 
 
 def plan_batches(

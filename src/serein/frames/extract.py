@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,8 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import AudioError, StoreError
-from serein.frames.audio import SAMPLE_RATE, load_audio
+from serein.errors import AudioError, StoreError, TooShort
+from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, change_speed, load_audio
 from serein.frames.encoder import SpeechEncoder
 from serein.frames.store import (
     CORPUS_FILE,
@@ -43,6 +44,7 @@ def extract(
     folder: str | Path,
     *,
     pool: int = 1,
+    speed: float = 1.0,
     batch_seconds: float = 60.0,
     report: Report = quiet,
 ) -> FrameStore:
@@ -57,6 +59,8 @@ def extract(
         encoder: from :func:`serein.frames.encoder.load_encoder`.
         folder: the store.
         pool: this many consecutive frames are averaged into one.
+        speed: play every recording this much faster, which moves pitch and formants as another talker would: such a
+            store is for training only (``serein crossval --view``).
         batch_seconds: most audio, padding included, that is encoded at once. Changes speed and memory only.
         report: told after each shard.
 
@@ -66,12 +70,12 @@ def extract(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(plan_shards(corpus.utterances))
-    _claim(folder, _settings(corpus, encoder, pool, len(shards)))
+    _claim(folder, _settings(corpus, encoder, pool, speed, len(shards)))
     corpus.to_csv(folder / CORPUS_FILE)
     for number, utterances in enumerate(shards):
         path = shard_path(folder, number)
-        if not (path.exists() and _settled(path, utterances)):
-            ids, frames, failed = _encode_shard(utterances, encoder, pool, batch_seconds)
+        if not (path.exists() and _settled(path, utterances, speed)):
+            ids, frames, failed = _encode_shard(utterances, encoder, pool, speed, batch_seconds)
             write_shard(path, ids, frames, failed)
         report("extract", number + 1, len(shards), {"utterances": len(utterances)})
     return FrameStore(folder)
@@ -122,12 +126,12 @@ def as_stored(frames: Float[Tensor, "frames layers width"], pool: int) -> Float1
 
 
 def _encode_shard(
-    utterances: Sequence[Utterance], encoder: SpeechEncoder, pool: int, batch_seconds: float
+    utterances: Sequence[Utterance], encoder: SpeechEncoder, pool: int, speed: float, batch_seconds: float
 ) -> tuple[list[str], list[Tensor], dict[str, str]]:
     waveforms: dict[str, np.ndarray] = {}
     failed: dict[str, str] = {}
     with ThreadPoolExecutor() as threads:
-        for utterance, decoded in zip(utterances, threads.map(_decode, utterances), strict=True):
+        for utterance, decoded in zip(utterances, threads.map(partial(_decode, speed=speed), utterances), strict=True):
             if isinstance(decoded, AudioError):
                 failed[utterance.id] = str(decoded)
             else:
@@ -143,11 +147,14 @@ def _encode_shard(
     return ids, [frames[name] for name in ids], failed
 
 
-def _decode(utterance: Utterance) -> np.ndarray | AudioError:
+def _decode(utterance: Utterance, speed: float) -> np.ndarray | AudioError:
     try:
-        return load_audio(utterance.path)
+        samples: np.ndarray = change_speed(load_audio(utterance.path), speed)
     except AudioError as error:
         return error
+    if len(samples) < MINIMUM_SAMPLES:
+        return TooShort(f"{utterance.path}: is shorter than one frame at speed {speed:g}; leave it out")
+    return samples
 
 
 def _batches(waveforms: dict[str, np.ndarray], batch_seconds: float) -> Iterator[list[str]]:
@@ -161,13 +168,13 @@ def _batches(waveforms: dict[str, np.ndarray], batch_seconds: float) -> Iterator
         yield batch
 
 
-def _settled(shard: Path, utterances: Sequence[Utterance]) -> bool:
+def _settled(shard: Path, utterances: Sequence[Utterance], speed: float) -> bool:
     """Whether a shard needs no second try: nothing in it failed, or what failed still cannot be read."""
     failed = read_header(shard).failed
-    return all(isinstance(_decode(u), AudioError) for u in utterances if u.id in failed and u.path.exists())
+    return all(isinstance(_decode(u, speed), AudioError) for u in utterances if u.id in failed and u.path.exists())
 
 
-def _settings(corpus: Corpus, encoder: SpeechEncoder, pool: int, shards: int) -> dict[str, Any]:
+def _settings(corpus: Corpus, encoder: SpeechEncoder, pool: int, speed: float, shards: int) -> dict[str, Any]:
     content = [[u.id, u.seconds, u.audio_hash] for u in corpus]
     return {
         "format": FORMAT,
@@ -181,6 +188,7 @@ def _settings(corpus: Corpus, encoder: SpeechEncoder, pool: int, shards: int) ->
         },
         "pool": pool,
         "frame_rate": encoder.frame_rate / pool,
+        **({} if speed == 1 else {"speed": speed}),
         "decoder": {
             "soundfile": soundfile.__version__,
             "libsndfile": soundfile.__libsndfile_version__,
@@ -201,8 +209,8 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
         write_atomically(folder / STORE_FILE, (json.dumps(settings, indent=2) + "\n").encode())
         return
     present = read_settings(folder)
-    compared = set(settings) - {"made_with"}
-    differing = sorted(name for name in compared if present.get(name) != settings[name])
+    compared = (settings.keys() | present.keys()) - {"made_with"}
+    differing = sorted(name for name in compared if present.get(name) != settings.get(name))
     if differing:
-        told = "; ".join(f"{name}: there {present.get(name)}, asked {settings[name]}" for name in differing)
+        told = "; ".join(f"{name}: there {present.get(name)}, asked {settings.get(name)}" for name in differing)
         raise StoreError(f"{folder}: holds frames made with other settings ({told}); give another folder with -o")

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 Variance = Literal["corrected", "printed"]
+PooledNorm = Literal["l2", "batch"]
 
 
 def attentive_statistics(
@@ -36,18 +37,22 @@ def attentive_statistics(
 
 
 class AttentiveStatisticsPooling(nn.Module):
-    """A 1x1 convolution gives each head its weights over time; means and variances are L2-normalised and joined.
+    """A 1x1 convolution gives each head its weights over time; means and variances are normalised and joined.
 
     Args:
         width: width of the frames.
         heads: K of the paper's A (4).
         variance: see :func:`attentive_statistics`.
+        norm: ``"l2"`` is the paper's: each head's means, and its variances, to length 1. ``"batch"`` joins means and
+            standard deviations and gives each number mean 0 and variance 1 over the training batch (in evaluation
+            over the batches of training), so that a number that hardly varies can speak as loudly as one that does.
     """
 
-    def __init__(self, width: int, heads: int = 4, variance: Variance = "corrected") -> None:
+    def __init__(self, width: int, heads: int = 4, variance: Variance = "corrected", norm: PooledNorm = "l2") -> None:
         super().__init__()
         self.variance: Variance = variance
         self.output_width = 2 * width * heads
+        self.batch_norm = nn.BatchNorm1d(self.output_width) if norm == "batch" else None
         self.score = nn.Linear(width, heads)  # on (batch, frames, width) a linear layer is the 1x1 convolution
 
     def forward(
@@ -60,4 +65,15 @@ class AttentiveStatisticsPooling(nn.Module):
         with torch.autocast(frames.device.type, enabled=False):
             attention = self.score(frames).masked_fill(padding, -torch.inf).softmax(1)
             mean, variance = attentive_statistics(frames, attention, self.variance)
+            if self.batch_norm is not None:
+                deviation = variance.clamp(min=1e-4).sqrt()
+                return self._normed(torch.cat([mean.flatten(1), deviation.flatten(1)], dim=1))
         return torch.cat([F.normalize(mean, dim=1).flatten(1), F.normalize(variance, dim=1).flatten(1)], dim=1)
+
+    def _normed(self, pooled: Tensor) -> Tensor:
+        norm = self.batch_norm
+        assert norm is not None
+        if self.training and len(pooled) == 1:  # one utterance has no variance: take that of the batches before
+            return F.batch_norm(pooled, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        normed: Tensor = norm(pooled)
+        return normed

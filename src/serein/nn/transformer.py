@@ -1,11 +1,15 @@
 """WAP-Transformer: the light backbone of the adapter (paper, section II-A.2 and III-B)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.nn.masking import replace_frames
+
+LayerMix = Literal["softmax", "joined"]
 
 
 class TransformerBlock(nn.Module):
@@ -37,7 +41,12 @@ class TransformerBlock(nn.Module):
         batch, frames, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, frames, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, width / heads)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+        if x.device.type == "cpu" and q.dtype == torch.bfloat16:
+            # torch's backward of bf16 attention takes fifteen times the time of float32's on a CPU.
+            with torch.autocast("cpu", enabled=False):
+                attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=visible)
+        else:
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
         attended = self.out(attended.transpose(1, 2).reshape(batch, frames, width))
         x = x + F.dropout(attended, self.dropout, self.training)
         hidden = F.gelu(self.up(self.feed_forward_norm(x)))
@@ -64,26 +73,32 @@ class WeightedAverage(nn.Module):
 
 
 class FrameFrontEnd(nn.Module):
-    """What stands before the adapter: each encoder layer standardised, then mixed with softmax weights.
+    """What stands before the adapter: each encoder layer standardised, then all of them mixed.
 
     ``mean`` and ``deviation`` belong to the frames of the training talkers (``FrameArray.moments``);
     they are buffers, so they travel with the weights. With one layer there is nothing to mix.
+
+    Args:
+        layers: how many.
+        width: of one layer's frame.
+        mix: ``"softmax"`` averages the layers with learned weights, ``"joined"`` puts them side by side.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self, layers: int, width: int) -> None:
+    def __init__(self, layers: int, width: int, mix: LayerMix = "softmax") -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(layers, width))
         self.register_buffer("deviation", torch.ones(layers, width))
-        self.mix = nn.Parameter(torch.zeros(layers)) if layers > 1 else None
+        self.mix = nn.Parameter(torch.zeros(layers)) if layers > 1 and mix == "softmax" else None
+        self.output_width = width if mix == "softmax" else layers * width
 
-    def forward(self, frames: Float[Tensor, "batch frames layers width"]) -> Float[Tensor, "batch frames width"]:
+    def forward(self, frames: Float[Tensor, "batch frames layers width"]) -> Float[Tensor, "batch frames mixed"]:
         """Standardise and mix."""
         frames = (frames - self.mean) / self.deviation
         if self.mix is None:
-            return frames.squeeze(2)
+            return frames.flatten(2)
         return torch.einsum("btlw,l->btw", frames, self.mix.softmax(0))
 
 
@@ -100,6 +115,7 @@ class WAPTransformer(nn.Module):
         blocks: L of the paper (3).
         heads: attention heads of a block; the paper does not say (6 here).
         dropout: inside the blocks, in training only.
+        layer_mix: see :class:`FrameFrontEnd`.
         max_frames: how many positions there are; longer input is an error, so cut it into windows first.
 
     Example:
@@ -118,12 +134,13 @@ class WAPTransformer(nn.Module):
         blocks: int = 3,
         heads: int = 6,
         dropout: float = 0.0,
+        layer_mix: LayerMix = "softmax",
         max_frames: int = 1500,
     ) -> None:
         super().__init__()
         self.width = width
-        self.front_end = FrameFrontEnd(input_layers, input_width)
-        self.embed = nn.Linear(input_width, width)
+        self.front_end = FrameFrontEnd(input_layers, input_width, layer_mix)
+        self.embed = nn.Linear(self.front_end.output_width, width)
         self.mask_embedding = nn.Parameter(torch.empty(width))
         nn.init.trunc_normal_(self.mask_embedding, std=0.02)
         # From zero: positions that no training utterance reached stay neutral, and how many there are changes no draw.

@@ -21,16 +21,24 @@ from serein.model import EncoderDescription, ModelConfig
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.checkpoint import Row
+from serein.train.heads import HEADS
 from serein.train.machine import environment, peak_memory_bytes, pick_device, pick_precision
-from serein.train.systems import SYSTEMS, Outcome, Task
+from serein.train.material import gather
+from serein.train.systems import SYSTEMS
+from serein.train.task import Outcome, Task
 
 RUN_FORMAT = 1
 POSITIONS_SECONDS = 30.0  # positions are learned for at least this long, so that a model fits common windows
 NAMES = {
-    ("linear", "none"): "linear probe",
-    ("adapter", "none"): "adapter, fresh",
-    ("adapter", "inductive"): "adapter, trained without labels",
-    ("adapter", "transductive"): "adapter, trained without labels, TRANSDUCTIVE",
+    "linear": "linear probe",
+    **{key: head.name for key, head in HEADS.items()},
+    "lpmn-selected": "LPMN-style, 60 % of the prototypes",
+}
+ADAPTER_NAMES = {
+    "none": "adapter, fresh",
+    "inductive": "adapter, trained without labels",
+    "transductive": "adapter, trained without labels, TRANSDUCTIVE",
+    "elsewhere": "adapter, trained without labels on other corpora",
 }
 
 
@@ -43,6 +51,8 @@ def cross_validate(
     *,
     system: str = "adapter",
     seeds: Sequence[int] = (0,),
+    views: Sequence[FrameStore] = (),
+    unlabelled: Sequence[FrameStore] = (),
     command: str = "",
     synthetic: bool = False,
     report: Report = quiet,
@@ -60,6 +70,8 @@ def cross_validate(
         recipe: the settings.
         system: a key of :data:`serein.train.systems.SYSTEMS`.
         seeds: repetitions of each fold.
+        views: the same corpus extracted at other speeds, for training only.
+        unlabelled: other corpora, which adapter training hears as well.
         command: what the user typed, for the report.
         synthetic: the voices are a machine's, which the report says.
         report: told of every step.
@@ -79,15 +91,22 @@ def cross_validate(
         if not fold.validation:
             raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
     device = pick_device(recipe.speed.device)
-    array = _frames(store, protocol)
+    if recipe.adapt.data == "elsewhere" and not unlabelled:
+        raise UsageError('adapt.data = "elsewhere": give the other corpora with --unlabelled')
+    talker_statistics = recipe.model.talker_statistics == "z-norm"
+    named = {name for fold in protocol.folds for name in (*fold.train, *fold.validation, *fold.test)}
+    material = gather(store, named, views=views, unlabelled=unlabelled, talker_statistics=talker_statistics)
+    array = material.array
     labels = label_indices(array, corpus, protocol.labels)
     config = model_config(store, array, recipe, protocol.labels)
     adapter_training = recipe.adapt.data if system == "adapter" else "none"
     facts = {
         "format": RUN_FORMAT,
         "system": system,
-        "name": NAMES[system, adapter_training],
+        "name": run_name(system, adapter_training, talker_statistics),
         "adapter_training": adapter_training,
+        "talker_statistics": recipe.model.talker_statistics,
+        **material.said,
         "seeds": list(seeds),
         "command": command,
         "corpus": corpus.name,
@@ -107,7 +126,10 @@ def cross_validate(
         place = folder / "folds" / fold.name / f"seed-{seed}"
         if not (place / "predictions.csv").exists():
             place.mkdir(parents=True, exist_ok=True)
-            task = Task(array, labels, fold, config, recipe, seed, place)
+            task = Task(
+                array, labels, material.talkers, fold, config, recipe, seed, place,
+                views=material.views, elsewhere=material.elsewhere,
+            )  # fmt: skip
 
             def tell(stage: str, done: int, total: int, step: Row, fold: Fold = fold, seed: int = seed) -> None:
                 report(stage, done, total, {"fold": fold.name, "seed": seed, **step})
@@ -122,11 +144,21 @@ def cross_validate(
     return folder
 
 
+def run_name(system: str, adapter_training: str, talker_statistics: bool) -> str:
+    """What a run is called in tables."""
+    name = NAMES.get(system) or ADAPTER_NAMES[adapter_training]
+    return f"{name}, with talker statistics" if talker_statistics else name
+
+
 def label_indices(array: FrameArray, corpus: Corpus, labels: Sequence[str]) -> Tensor:
-    """The class of each utterance of the array, -1 where it has none of these labels."""
+    """The class of each utterance of the array, -1 where it has none of these labels.
+
+    A view of an utterance, ``ID@SPEED``, has its label.
+    """
     number = {label: index for index, label in enumerate(labels)}
     emotions = {utterance.id: utterance.emotion for utterance in corpus}
-    return torch.tensor([number.get(emotions.get(name, ""), -1) for name in array.ids])
+    names = [name if name in emotions else name.rpartition("@")[0] for name in array.ids]
+    return torch.tensor([number.get(emotions.get(name, ""), -1) for name in names])
 
 
 def model_config(store: FrameStore, array: FrameArray, recipe: Recipe, labels: Sequence[str]) -> ModelConfig:
@@ -143,18 +175,6 @@ def model_config(store: FrameStore, array: FrameArray, recipe: Recipe, labels: S
 
 def _digest(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
-
-
-def _frames(store: FrameStore, protocol: Protocol) -> FrameArray:
-    array = store.load()
-    named = {name for fold in protocol.folds for name in (*fold.train, *fold.validation, *fold.test)}
-    missing = sorted(named - set(array.ids))
-    if missing:
-        why = store.failed.get(missing[0], "it was not in the table that was extracted")
-        raise CorpusError(
-            f"{store.folder}: {len(missing)} utterances of the protocol have no frames; first {missing[0]}: {why}"
-        )
-    return array
 
 
 def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protocol) -> None:

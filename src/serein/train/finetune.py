@@ -7,16 +7,16 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from serein.evaluate.metrics import unweighted_accuracy, weighted_accuracy
 from serein.frames.batches import FrameArray, frame_budget, plan_batches
-from serein.nn.classifier import EmotionClassifier
 from serein.nn.masking import sample_frame_mask
 from serein.progress import Report, quiet
 from serein.recipe import Finetune, Recipe, Speed
 from serein.train.checkpoint import Checkpoint, Row
 from serein.train.machine import Stage, autocast, check_finite, generator, pick_device, seed_globally
+from serein.train.objectives import Labelled, Objective, plain
 from serein.train.schedules import cosine
 
 
@@ -54,13 +54,15 @@ def balanced_examples(
 
 
 def finetune(
-    model: EmotionClassifier,
+    model: nn.Module,
     array: FrameArray,
     labels: Int[Tensor, " utterances"],
     train: Int[Tensor, " train"],
     recipe: Recipe,
     *,
     classes: Sequence[str],
+    talkers: Int[Tensor, " utterances"] | None = None,
+    objective: Objective = plain,
     validation: Int[Tensor, " validation"] | None = None,
     stop_after: int | None = None,
     stage: Stage = Stage.FINETUNE,
@@ -68,15 +70,19 @@ def finetune(
     checkpoint: Checkpoint | None = None,
     report: Report = quiet,
 ) -> list[Row]:
-    """Train a classifier in place; see :func:`best_epoch` for the choice that the history allows.
+    """Train any module that maps (frames, padding mask, frame mask) to logits, in place.
+
+    See :func:`best_epoch` for the choice that the history allows.
 
     Args:
-        model: adapter, pooling and output layer; it ends on the recipe's device, in evaluation mode.
+        model: a classifier, or a baseline; it ends on the recipe's device, in evaluation mode.
         array: frames in memory.
         labels: class of each utterance of the array (whatever stands at others than train and validation is not read).
         train: utterances to learn from.
         recipe: ``[finetune]`` and ``[speed]`` are read.
         classes: names of the labels, for validation scores.
+        talkers: a number for each utterance's talker, for an objective that asks for it.
+        objective: what is minimised.
         validation: utterances scored after each epoch.
         stop_after: epochs to train, of a schedule that is laid out for ``recipe.finetune.epochs``; None: all.
         stage: keeps the draws of the first training and of the refit apart.
@@ -121,9 +127,10 @@ def finetune(
         frame_mask = _hide(batch.padding_mask, examples.copies[chosen], settings, generator(seed, stage, step))
         frames, _, padding_mask = batch.to(device)
         truth = labels[examples.indices[chosen]].to(device)
+        talking = truth if talkers is None else talkers[examples.indices[chosen]].to(device)
+        shown = Labelled(frames, padding_mask, frame_mask.to(device), truth, talking, weights, settings.label_smoothing)
         with autocast(device, recipe.speed.precision):
-            logits = model(frames, padding_mask, frame_mask.to(device))
-        loss = F.cross_entropy(logits.float(), truth, weights, label_smoothing=settings.label_smoothing)
+            logits, loss = objective(model, shown)
         check_finite(loss, name, step, rates[0] * progress)
 
         # step
@@ -201,16 +208,14 @@ def _class_weights(labels: Tensor, classes: int, settings: Finetune) -> Tensor:
     return len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp(min=1))
 
 
-def _optimizer(model: EmotionClassifier, settings: Finetune) -> torch.optim.Optimizer:
-    head = [*model.pooling.parameters(), *model.output.parameters()]
-    return torch.optim.AdamW(
-        [
-            {"params": list(model.adapter.parameters()), "lr": settings.learning_rate},
-            {"params": head, "lr": settings.head_learning_rate},
-        ],
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+def _optimizer(model: nn.Module, settings: Finetune) -> torch.optim.Optimizer:
+    """A module's ``adapter`` has a rate of its own; a baseline is a head from front to end."""
+    parts: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        parts[name.startswith("adapter.")].append(parameter)
+    rates = {True: settings.learning_rate, False: settings.head_learning_rate}
+    groups = [{"params": parts[part], "lr": rates[part]} for part in (True, False) if parts[part]]
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
 
 
 def _hide(padding_mask: Tensor, copies: Tensor, settings: Finetune, draws: torch.Generator) -> Tensor:
@@ -223,7 +228,7 @@ def _hide(padding_mask: Tensor, copies: Tensor, settings: Finetune, draws: torch
 
 
 def _validate(
-    model: EmotionClassifier,
+    model: nn.Module,
     array: FrameArray,
     labels: Tensor,
     validation: Tensor,

@@ -21,6 +21,7 @@ class Stage(IntEnum):
     ADAPT = 1
     FINETUNE = 2
     REFIT = 3
+    LABELS = 4
 
 
 def pick_device(name: str) -> torch.device:

@@ -1,12 +1,13 @@
 """The model to ship: one training on all talkers of a store, after the choices were made on some of them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
-from serein.errors import CorpusError, ModelError
+from serein.errors import CorpusError, ModelError, UsageError
 from serein.frames.store import FrameStore, write_atomically
 from serein.model import ModelConfig, load_model, save_model
 from serein.nn.transformer import WAPTransformer
@@ -15,13 +16,20 @@ from serein.recipe import Recipe
 from serein.train.adapt import adapt
 from serein.train.checkpoint import Checkpoint, digest
 from serein.train.crossval import label_indices, model_config
-from serein.train.systems import Task, adapter
+from serein.train.inspect import save_attributes
+from serein.train.material import gather
+from serein.train.systems import adapter
+from serein.train.task import Task
 
 
 def adapt_store(
     store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: int = 0, report: Report = quiet
 ) -> ModelConfig:
-    """Train an adapter on all frames of a store, without labels, and save it as a model folder without a head."""
+    """Train an adapter on all frames of a store, without labels; save it as a model folder without a head.
+
+    Its local attributes stand beside it (:func:`serein.train.inspect.save_attributes`).
+    """
+    _refuse_talker_statistics(recipe)
     folder = Path(folder)
     array = store.load()
     config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
@@ -29,6 +37,7 @@ def adapt_store(
     checkpoint = Checkpoint(path, recipe.speed.checkpoint_seconds, digest(recipe, seed, config, array.ids))
     adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
     save_model(folder, adapted.adapter, config)
+    save_attributes(folder, adapted.attributes.prototypes, recipe.adapt)
     checkpoint.remove()
     return config
 
@@ -40,6 +49,7 @@ def train_model(
     recipe: Recipe,
     *,
     adapter_folder: str | Path | None = None,
+    views: Sequence[FrameStore] = (),
     seed: int = 0,
     report: Report = quiet,
 ) -> dict[str, int | float]:
@@ -53,6 +63,7 @@ def train_model(
         corpus: the labels.
         folder: the model.
         recipe: the settings.
+        views: the same corpus extracted at other speeds, for training.
         adapter_folder: an adapter from ``serein adapt``, used instead of training one here.
         seed: of the run.
         report: told of every step.
@@ -63,12 +74,17 @@ def train_model(
     Raises:
         CorpusError: fewer than three talkers, or than two emotions.
         ModelError: the adapter does not fit the frames.
+        UsageError: the recipe asks for talker statistics, or for an adapter from elsewhere that is not given.
     """
     folder = Path(folder)
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
     if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
         raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
-    array = store.load()
+    _refuse_talker_statistics(recipe)
+    if recipe.adapt.data == "elsewhere" and adapter_folder is None:
+        raise UsageError('adapt.data = "elsewhere": run `serein adapt` on the other corpus, and give --adapter')
+    material = gather(store, [utterance.id for utterance in corpus], views=views)
+    array = material.array
     config = model_config(store, array, recipe, corpus.labels)
     pretrained = None
     if adapter_folder is not None:
@@ -76,8 +92,8 @@ def train_model(
     held_out = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus, seed=seed).folds[0].test
     train = tuple(utterance.id for utterance in corpus if utterance.id not in set(held_out))
     task = Task(
-        array, label_indices(array, corpus, corpus.labels), Fold("ship", train, held_out, ()), config, recipe, seed,
-        folder, pretrained,
+        array, label_indices(array, corpus, corpus.labels), material.talkers,
+        Fold("ship", train, held_out, ()), config, recipe, seed, folder, views=material.views, pretrained=pretrained,
     )  # fmt: skip
     outcome = adapter(task, report)
     save_model(folder, outcome.model, config)
@@ -101,6 +117,13 @@ def train_model(
     for name in ("adapt", "finetune", "refit"):
         task.checkpoint(name).remove()
     return facts
+
+
+def _refuse_talker_statistics(recipe: Recipe) -> None:
+    if recipe.model.talker_statistics != "none":
+        raise UsageError(
+            "model.talker_statistics: a model to ship hears one recording, not all of a talker's; leave it none"
+        )
 
 
 def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer, ModelConfig]:

@@ -1,115 +1,50 @@
 """What can be cross-validated: each system learns one fold and gives probabilities for its test utterances."""
 
 import copy
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import cast
 
-import numpy as np
 import torch
-from jaxtyping import Float, Int
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from serein.baselines.linear_probe import fit_linear_probe
-from serein.corpus.protocol import Fold
-from serein.evaluate.metrics import unweighted_accuracy
-from serein.frames.batches import FrameArray
+from serein.baselines.lpmn import selection
 from serein.model import ModelConfig, build_classifier
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, fresh_adapter
-from serein.train.checkpoint import Checkpoint, Row, digest
+from serein.train.checkpoint import Row
 from serein.train.finetune import best_epoch, finetune, in_batches
-from serein.train.machine import Stage, pick_device, pick_precision, seed_globally
+from serein.train.heads import HEADS, Head
+from serein.train.machine import Stage, seed_globally
+from serein.train.objectives import Objective, plain
+from serein.train.task import Outcome, Task, timed, ua_of_logits
 
 PROBE_C = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
-
-
-@dataclass(frozen=True)
-class Task:
-    """One fold and seed, with all that a system may look at.
-
-    Attributes:
-        array: frames of the corpus.
-        labels: class of each utterance of the array, -1 where the protocol has none.
-        fold: utterance ids of training, validation and test.
-        config: the network, with its labels.
-        recipe: the settings.
-        seed: of this repetition.
-        folder: where checkpoints may stand.
-        pretrained: an adapter that was trained elsewhere, instead of adapter training here.
-    """
-
-    array: FrameArray
-    labels: Int[Tensor, " utterances"]
-    fold: Fold
-    config: ModelConfig
-    recipe: Recipe
-    seed: int
-    folder: Path
-    pretrained: WAPTransformer | None = None
-
-    def checkpoint(self, name: str) -> Checkpoint:
-        """Where a stage of this task saves itself."""
-        path = self.folder / f"{name}.checkpoint.safetensors"
-        return Checkpoint(path, self.recipe.speed.checkpoint_seconds, self._purpose())
-
-    def _purpose(self) -> str:
-        start = self.pretrained.state_dict() if self.pretrained else {}
-        device = pick_device(self.recipe.speed.device)
-        machine = (device.type, pick_precision(device, self.recipe.speed.precision))
-        return digest(self.recipe, self.seed, self.config, self.fold, self.labels.tolist(), save(start), machine)
-
-
-@dataclass
-class Outcome:
-    """What a system leaves of a task.
-
-    Attributes:
-        model: trained on training and validation talkers together, with what was chosen on the validation talkers.
-        probabilities: of the test utterances, in the fold's order.
-        embeddings: of the test utterances, by name; "encoder" is the frozen encoder's mean frame.
-        choice: what was chosen on validation talkers.
-        history: one row a step.
-        seconds: by stage.
-        parameters: trainable parameters by part.
-        collapse: what happened to the teacher, or "".
-    """
-
-    model: nn.Module
-    probabilities: Float[Tensor, "test classes"]
-    embeddings: dict[str, Tensor]
-    choice: dict[str, Any]
-    parameters: dict[str, int]
-    history: list[Row] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    collapse: str = ""
+SELECTED_SHARE = 0.6
 
 
 def linear_probe(task: Task, report: Report = quiet) -> Outcome:
     """Logistic regression on pooled frames; C is chosen on the validation talkers."""
     array, labels = task.array, task.labels
     classes = task.config.labels
-    train, validation, test = _parts(task)
+    _, validation, test = task.parts()
+    train, known = task.with_views(task.labelled()), task.with_views(task.known())
     seconds: dict[str, float] = {}
     statistics = array.pooled(torch.arange(len(array.ids))).flatten(1)
-    with _timed(seconds, "finetune"):
+    with timed(seconds, "finetune"):
         scores = {}
         for done, c in enumerate(PROBE_C, start=1):
             probe = fit_linear_probe(statistics[train], labels[train], len(classes), c)
-            scores[c] = _ua(probe.classify(statistics[validation]), labels[validation], classes)
+            scores[c] = ua_of_logits(probe.classify(statistics[validation]), labels[validation], classes)
             report("finetune", done, len(PROBE_C), {"C": c, "validation_ua": scores[c]})
     best = max(scores, key=lambda c: (scores[c], -c))
-    with _timed(seconds, "refit"):
-        known = _all_but_test(task)
+    with timed(seconds, "refit"):
         probe = fit_linear_probe(statistics[known], labels[known], len(classes), best)
-    with _timed(seconds, "test"):
+    with timed(seconds, "test"):
         probabilities = probe.classify(statistics[test]).softmax(1)
     return Outcome(
         model=probe,
@@ -122,63 +57,39 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
 
 
 def adapter(task: Task, report: Report = quiet) -> Outcome:
-    """The paper's system: an adapter, trained without labels or fresh, then fine-tuned with labels.
-
-    The number of epochs is chosen on the validation talkers; then the same adapter is fine-tuned again on training and
-    validation talkers together for that many epochs, and reads the test utterances once. An oracle, whose validation
-    is its test, is scored at the epoch that was best on it: training again without it gives the same bits.
-    """
-    array, labels, recipe = task.array, task.labels, task.recipe
-    train, validation, test = _parts(task)
+    """The paper's system: an adapter, trained without labels or fresh, then fine-tuned with labels."""
     seconds: dict[str, float] = {}
     start, history, collapse = _start(task, seconds, report)
-
-    def train_once(name: str, indices: Tensor, stage: Stage, **how: Any) -> tuple[EmotionClassifier, list[Row]]:
-        model = fresh_classifier(task.config, recipe, start, task.seed)
-        checkpoint = task.checkpoint(name)
-        rows = finetune(
-            model, array, labels, indices, recipe,
-            classes=task.config.labels, stage=stage, seed=task.seed, checkpoint=checkpoint, report=report, **how,
-        )  # fmt: skip
-        seconds[name] = checkpoint.spent()
-        return model, rows
-
-    _, rows = train_once("finetune", train, Stage.FINETUNE, validation=validation)
-    epochs = best_epoch(rows)
-    if set(task.fold.validation) == set(task.fold.test):
-        model, _ = train_once("refit", train, Stage.FINETUNE, stop_after=epochs)
-        history += rows
-    else:
-        model, refit_rows = train_once("refit", _all_but_test(task), Stage.REFIT, stop_after=epochs)
-        history += rows + refit_rows
-    with _timed(seconds, "test"):
-        embeddings = in_batches(model.embed, array, test, recipe.speed)
-        probabilities = in_batches(model, array, test, recipe.speed).softmax(1)
-    head = sum(p.numel() for p in [*model.pooling.parameters(), *model.output.parameters()])
-    return Outcome(
-        model=model,
-        probabilities=probabilities,
-        embeddings={"encoder": array.pooled(test)[:, 0].flatten(1), "system": embeddings},
-        choice={"epochs": epochs},
-        parameters={"adapter": sum(p.numel() for p in model.adapter.parameters()), "head": head},
-        history=history,
-        seconds=seconds,
-        collapse=collapse,
+    outcome = _choose_and_refit(
+        task, lambda: fresh_classifier(task.config, task.recipe, start, task.seed), plain, report
     )
+    outcome.history = history + outcome.history
+    outcome.seconds = seconds | outcome.seconds
+    outcome.collapse = collapse
+    return outcome
 
 
-def _start(task: Task, seconds: dict[str, float], report: Report) -> tuple[WAPTransformer, list[Row], str]:
-    """The adapter that fine-tuning starts from, with the history of its training."""
-    train, validation, test = _parts(task)
-    if task.pretrained is not None:
-        return task.pretrained, [], ""
-    if task.recipe.adapt.data == "none":
-        return fresh_adapter(task.array, train, task.config, task.seed), [], ""
-    seen = torch.cat([train, validation, test]).unique() if task.recipe.adapt.data == "transductive" else train
-    checkpoint = task.checkpoint("adapt")
-    adapted = adapt(task.array, seen, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
-    seconds["adapt"] = checkpoint.spent()
-    return adapted.adapter, adapted.history, adapted.collapse
+def baseline(head: Head, task: Task, report: Report = quiet) -> Outcome:
+    """A head on the frozen frames, trained with labels by the same loop as the adapter."""
+
+    def build() -> nn.Module:
+        seed_globally(task.seed, Stage.FINETUNE)
+        module = head.build(task)
+        mean, deviation = task.array.moments(task.with_views(task.parts().train))
+        module.front_end.mean.copy_(mean)
+        module.front_end.deviation.copy_(deviation)
+        return cast(nn.Module, module)
+
+    return _choose_and_refit(task, build, head.objective, report)
+
+
+def selected_prototypes(task: Task, report: Report = quiet) -> Outcome:
+    """LPMN-style, of whose prototypes three in five are kept after training."""
+    outcome = baseline(HEADS["lpmn"], task, report)
+    outcome.model = selection(outcome.model, SELECTED_SHARE)  # type: ignore[arg-type]
+    test = task.parts().test
+    outcome.probabilities = in_batches(outcome.model, task.array, test, task.recipe.speed).softmax(1)
+    return outcome
 
 
 def fresh_classifier(config: ModelConfig, recipe: Recipe, start: WAPTransformer, seed: int) -> EmotionClassifier:
@@ -187,28 +98,78 @@ def fresh_classifier(config: ModelConfig, recipe: Recipe, start: WAPTransformer,
     return build_classifier(config, copy.deepcopy(start), recipe.finetune.head_dropout)
 
 
-def _parts(task: Task) -> tuple[Tensor, Tensor, Tensor]:
-    fold = task.fold
-    return task.array.indices(fold.train), task.array.indices(fold.validation), task.array.indices(fold.test)
+def _choose_and_refit(task: Task, build: Callable[[], nn.Module], objective: Objective, report: Report) -> Outcome:
+    """Train, choose the number of epochs on the validation talkers, train again with them, read the test once.
+
+    An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
+    gives the same bits.
+    """
+    array, recipe = task.array, task.recipe
+    _, validation, test = task.parts()
+    seconds: dict[str, float] = {}
+
+    def train_once(
+        name: str, indices: Tensor, stage: Stage, *, judges: Tensor | None = None, epochs: int | None = None
+    ) -> tuple[nn.Module, list[Row]]:
+        model = build()
+        checkpoint = task.checkpoint(name)
+        rows = finetune(
+            model, array, task.labels, task.with_views(indices), recipe,
+            classes=task.config.labels, talkers=task.talkers, objective=objective, validation=judges,
+            stop_after=epochs, stage=stage, seed=task.seed, checkpoint=checkpoint, report=report,
+        )  # fmt: skip
+        seconds[name] = checkpoint.spent()
+        return model, rows
+
+    _, rows = train_once("finetune", task.labelled(), Stage.FINETUNE, judges=validation)
+    epochs = best_epoch(rows)
+    stage = Stage.FINETUNE if task.oracle else Stage.REFIT
+    model, refit_rows = train_once("refit", task.known(), stage, epochs=epochs)
+    with timed(seconds, "test"):
+        embeddings = in_batches(model.embed, array, test, recipe.speed)  # type: ignore[arg-type]
+        probabilities = in_batches(model, array, test, recipe.speed).softmax(1)
+    return Outcome(
+        model=model,
+        probabilities=probabilities,
+        embeddings={"encoder": array.pooled(test)[:, 0].flatten(1), "system": embeddings},
+        choice={"epochs": epochs},
+        parameters=_parameters(model),
+        history=rows if task.oracle else rows + refit_rows,
+        seconds=seconds,
+    )
 
 
-def _all_but_test(task: Task) -> Tensor:
-    """What the refit learns from: training and validation, of which an oracle's validation is test and stays out."""
-    test = set(task.fold.test)
-    return task.array.indices([name for name in (*task.fold.train, *task.fold.validation) if name not in test])
+def _parameters(model: nn.Module) -> dict[str, int]:
+    counts = {"adapter": 0, "head": 0}
+    for name, parameter in model.named_parameters():
+        counts["adapter" if name.startswith("adapter.") else "head"] += parameter.numel()
+    return {part: count for part, count in counts.items() if count}
 
 
-def _ua(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> float:
-    names = np.array(classes)
-    return unweighted_accuracy(names[labels.numpy()], names[logits.argmax(1).numpy()], classes)
+def _start(task: Task, seconds: dict[str, float], report: Report) -> tuple[WAPTransformer, list[Row], str]:
+    """The adapter that fine-tuning starts from, with the history of its training."""
+    train, validation, test = task.parts()
+    data = task.recipe.adapt.data
+    if task.pretrained is not None:
+        return task.pretrained, [], ""
+    if data == "none":
+        return fresh_adapter(task.array, task.with_views(train), task.config, task.seed), [], ""
+    own = {
+        "inductive": train,
+        "transductive": torch.cat([train, validation, test]).unique(),
+        "elsewhere": train[:0],
+    }[data]
+    heard = torch.cat([task.with_views(own), task.elsewhere])
+    checkpoint = task.checkpoint("adapt")
+    adapted = adapt(task.array, heard, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
+    seconds["adapt"] = checkpoint.spent()
+    return adapted.adapter, adapted.history, adapted.collapse
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = round(time.perf_counter() - start, 3)
-
-
-SYSTEMS: dict[str, Callable[[Task, Report], Outcome]] = {"linear": linear_probe, "adapter": adapter}
+SYSTEMS: dict[str, Callable[[Task, Report], Outcome]] = {
+    "linear": linear_probe,
+    **{name: partial(baseline, head) for name, head in HEADS.items()},
+    "lpmn-selected": selected_prototypes,
+    "adapter": adapter,
+}
 """The systems by the name that ``serein crossval --system`` takes."""

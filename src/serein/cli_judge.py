@@ -1,0 +1,52 @@
+"""Commands that judge finished runs; `serein.cli` joins them to its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from serein.arguments import Json
+from serein.errors import UsageError
+
+judge = typer.Typer()
+
+
+@judge.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of runs; the others are held against the first.")],
+    all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Hold each against each.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Which systems are better than others, and which cannot be told apart.
+
+    Example: `serein compare runs/linear runs/adapter`
+    """
+    from serein import terminal
+    from serein.evaluate.comparison import as_document, compare_all, comparison_table
+    from serein.evaluate.runs import load_run
+
+    if len(runs) < 2:
+        raise UsageError(f"nothing to compare {runs[0]} with: name two runs or more")
+    found = compare_all([load_run(run) for run in runs], all_pairs=all_pairs)
+    if as_json:
+        terminal.print_json([as_document(comparison) for comparison in found])
+    else:
+        header, *rows = comparison_table(found)
+        terminal.print_table("Differences in UA, in points [95 % interval]", header, rows)
+
+
+@judge.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="The run's folder.")],
+    others: Annotated[list[Path] | None, typer.Argument(help="Runs to compare it with.")] = None,
+) -> None:
+    """Write report.html, report.md and scores.json into a run's folder.
+
+    Example: `serein report runs/adapter runs/linear`
+    """
+    from serein import terminal
+    from serein.evaluate.report import write_report
+
+    paths = write_report(run, others or [])
+    terminal.print_scores(str(run), [run, *(others or [])])
+    terminal.note(f"The report: {paths.html}")

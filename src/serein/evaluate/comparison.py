@@ -1,0 +1,124 @@
+"""Which of several systems are better than others, and which cannot be told apart."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import isnan, nan
+from typing import Any
+
+from serein.evaluate.runs import Run
+from serein.evaluate.significance import holm
+from serein.evaluate.statistics import Interval
+from serein.evaluate.summary import Difference, compare
+
+THRESHOLD = 0.05
+HEADER = ("System", "Against", "Verdict", "UA difference", "p", "p (Holm)", "p (McNemar)")
+TEXT_COLUMNS = 3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One system against another.
+
+    Attributes:
+        system: the name of the one.
+        against: the name of the other.
+        difference: scores of the one minus those of the other; None where their protocols differ.
+        holm_p: ``difference.p``, adjusted for all the comparisons that were made; nan where that is undefined.
+    """
+
+    system: str
+    against: str
+    difference: Difference | None
+    holm_p: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said, in a sentence."""
+        if self.difference is None:
+            return "not comparable: another protocol"
+        if isnan(self.holm_p):
+            return "unknown: one talker tells nothing of others"
+        if self.holm_p >= THRESHOLD:
+            return f"{self.system} and {self.against} cannot be told apart"
+        better, worse = (self.system, self.against)[:: 1 if self.difference.scores.ua > 0 else -1]
+        return f"{better} is better than {worse}"
+
+
+def compare_all(runs: Sequence[Run], *, all_pairs: bool = False) -> list[Comparison]:
+    """Every later run against the first, or against every earlier one.
+
+    Raises:
+        CorpusError: see `serein.evaluate.summary.compare`.
+    """
+    names = _names(runs)
+    pairs = [(after, before) for before, after in combinations(range(len(runs)), 2) if all_pairs or before == 0]
+    differences = [compare(runs[system], runs[against]) for system, against in pairs]
+    tested = [index for index, found in enumerate(differences) if found and not isnan(found.p)]
+    adjusted = dict(zip(tested, holm([found.p for found in differences if found and not isnan(found.p)]), strict=True))
+    return [
+        Comparison(names[system], names[against], difference, adjusted.get(index, nan))
+        for index, ((system, against), difference) in enumerate(zip(pairs, differences, strict=True))
+    ]
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> list[list[str]]:
+    """A header, then a row a comparison; the first `TEXT_COLUMNS` are words, the others numbers."""
+    return [list(HEADER)] + [_row(comparison) for comparison in comparisons]
+
+
+def as_document(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as JSON has it; what is undefined is null."""
+    found = comparison.difference
+    numbers = {
+        "ua_difference": found.scores.ua if found else nan,
+        "low": found.intervals.ua.low if found else nan,
+        "high": found.intervals.ua.high if found else nan,
+        "p": found.p if found else nan,
+        "holm_p": comparison.holm_p,
+        "mcnemar_p": found.mcnemar_p if found else nan,
+    }
+    return {
+        "system": comparison.system,
+        "against": comparison.against,
+        **{name: None if isnan(number) else number for name, number in numbers.items()},
+        "verdict": comparison.verdict,
+    }
+
+
+def in_points(difference: Difference) -> str:
+    """The difference in UA with its 95 % interval, in points of a percent."""
+    return f"{100 * difference.scores.ua:+.1f} [{ends(difference.intervals.ua, '+.1f', ', ')}]"
+
+
+def ends(interval: Interval, form: str = ".1f", between: str = " to ") -> str:
+    """Both ends in percent."""
+    low, high = (f"{100 * end:{form}}" for end in (interval.low, interval.high))
+    return "unknown" if isnan(interval.low) else f"{low}{between}{high}"
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The systems' names, with the run's folder where that is needed to tell them apart."""
+    uses = Counter(run.name for run in runs)
+    return [run.name if uses[run.name] == 1 else f"{run.name} ({run.folder})" for run in runs]
+
+
+def _row(comparison: Comparison) -> list[str]:
+    found = comparison.difference
+    words = [comparison.system, comparison.against, comparison.verdict]
+    if found is None:
+        return [*words, "", "", "", ""]
+    return [*words, in_points(found), *map(_p, (found.p, comparison.holm_p, found.mcnemar_p))]
+
+
+def _p(value: float) -> str:
+    """Three decimals; smaller ones say nothing more.
+
+    Example:
+        >>> _p(0.0123), _p(0.0004)
+        ('0.012', '< 0.001')
+    """
+    if isnan(value):
+        return "unknown"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,258 @@
+"""A study as a page: one table, one picture, every number as JSON."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from html import escape
+from importlib.resources import files
+from importlib.util import find_spec
+from math import isnan
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from serein.errors import UsageError
+from serein.evaluate import document
+from serein.evaluate.comparison import ends
+from serein.evaluate.document import Banner, Block, Code, Details, Paragraph, Picture, Section, Table, Title
+from serein.evaluate.runs import Run
+from serein.evaluate.sections import DEFINITIONS, UNDEFINED, percent
+from serein.evaluate.study import FORMAT, Row, Study, load_study
+
+SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %", "UA minus first", "p", "p (Holm)")
+COST_HEADER = ("Seconds", "Parameters", "MiB")
+TEXT_COLUMNS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class StudyPaths:
+    """What `write_study` wrote."""
+
+    html: Path
+    markdown: Path
+    scores: Path
+    figure: Path
+
+
+def score_rows(study: Study) -> list[list[str]]:
+    """A row a variant under `SCORE_HEADER`; the first `TEXT_COLUMNS` cells are words."""
+    return [_score_cells(row, row is study.rows[0]) for row in study.rows]
+
+
+def write_study(folder: str | Path) -> StudyPaths:
+    """Write ``study.html``, ``study.md``, ``scores.json`` and ``figures/study.svg`` into a study's folder.
+
+    The same runs give the same bytes.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+        CorpusError: see `serein.evaluate.study.load_study`.
+    """
+    if not find_spec("matplotlib"):
+        raise UsageError("a study's picture needs matplotlib: pip install 'serein[report]'")
+    study = load_study(folder)
+    picture = _picture(study)
+    blocks = _blocks(study, picture)
+    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
+    page = Template(template).substitute(
+        title=escape(study.title),
+        body=document.html(blocks),
+        footer="Every score is computed from predictions.csv of the runs; all numbers are in scores.json.",
+    )
+    paths = StudyPaths(
+        study.folder / "study.html",
+        study.folder / "study.md",
+        study.folder / "scores.json",
+        study.folder / "figures" / f"{picture.name}.svg",
+    )
+    texts = {
+        paths.html: page,
+        paths.markdown: document.markdown(blocks) + "\n",
+        paths.scores: json.dumps(_numbers(study), indent=1, allow_nan=False) + "\n",
+        paths.figure: picture.svg,
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    return paths
+
+
+def _picture(study: Study) -> Picture:
+    from serein.evaluate import study_plots  # needs matplotlib, which the table does not
+
+    svg = study_plots.dots(
+        [row.name for row in study.rows],
+        [(row.summary.pooled.ua, row.summary.intervals.ua) for row in study.rows],
+        [(row.minus_first.ua, row.minus_first.interval) if row.minus_first else None for row in study.rows],
+    )
+    text = (
+        "UA of each variant with its 95 % interval, and its difference to the first with the paired interval; the "
+        "dashed line is the first variant."
+    )
+    return Picture("study", svg, text)
+
+
+def _blocks(study: Study, picture: Picture) -> list[Block]:
+    first = study.rows[0].run
+    table = [[*scores, *_cost_cells(row.run)] for scores, row in zip(score_rows(study), study.rows, strict=True)]
+    talkers = {prediction.talker for prediction in first.predictions}
+    tested = {prediction.id for prediction in first.predictions}
+    return [
+        Title(study.title),
+        Paragraph(
+            f"Corpus {first.corpus}, protocol {first.protocol.name} ({first.protocol.hash}): {len(tested):,} test "
+            f"utterances of {len(talkers)} talkers; training seeds {', '.join(map(str, first.seeds))}."
+        ),
+        *_banners(study),
+        picture,
+        Table([*SCORE_HEADER, *COST_HEADER], table, text_columns=TEXT_COLUMNS),
+        Paragraph(
+            "UA minus first: the variant's UA minus that of the first, in points, with a paired 95 % interval over the "
+            "same talkers. p: how likely equally good variants differ by at least this much with such talkers; Holm's "
+            "is adjusted for the number of variants. Below 0.05 it is called a difference, else the two cannot be told "
+            "apart."
+        ),
+        Paragraph(
+            "Seconds: wall time by stage, summed over folds and seeds. Parameters: what is trained with labels. MiB: "
+            "the most memory of the process so far, so that on a processor a variant also shows what an earlier one "
+            "of the same call needed."
+        ),
+        *map(Paragraph, DEFINITIONS),
+        Section("Runs"),
+        Table(["Variant", "System", "Adapter training", "Protocol", "Seeds"], [*map(_identity_cells, study.rows)], 4),
+        *(Details(row.name, [Code(row.run.command), Code(row.run.recipe)]) for row in study.rows),
+    ]
+
+
+def _banners(study: Study) -> list[Block]:
+    runs = [row.run for row in study.rows]
+    found = [
+        (
+            any(run.synthetic for run in runs),
+            "SYNTHETIC VOICES.",
+            "A machine speaks in this corpus: the scores show that the program works and say nothing about people.",
+        ),
+        (
+            study.kind == "inflation",
+            "NOT TO BE QUOTED.",
+            "Only the first row is the score of an honest split. The others show what is gained, or seems to be, by "
+            "looking at what is to be tested.",
+        ),
+        (
+            study.kind != "inflation" and any(run.protocol.hash != runs[0].protocol.hash for run in runs),
+            "NOT COMPARABLE.",
+            "Runs under another protocol (another hash) tested other utterances or learnt from others: their scores "
+            "stand here to be seen, not to be compared.",
+        ),
+    ]
+    return [Banner(title, text) for applies, title, text in found if applies]
+
+
+def _score_cells(row: Row, is_first: bool) -> list[str]:
+    pooled, found = row.summary.pooled, row.minus_first
+    minus = ["" if is_first else "not comparable", "", ""]
+    if found:
+        interval = ends(found.interval, "+.1f", ", ")
+        minus = [f"{100 * found.ua:+.1f} [{interval}]", _p(found.p), _p(found.holm_p)]
+    return [
+        row.name,
+        ", ".join(_remarks(row.run)),
+        f"{percent(pooled.ua)} [{ends(row.summary.intervals.ua, between=', ')}]",
+        percent(pooled.wa),
+        percent(pooled.macro_f1),
+        *minus,
+    ]
+
+
+def _remarks(run: Run) -> list[str]:
+    """What makes a score mean less than it seems to; for an interval, what leaving a talker out does not show.
+
+    An interval counts a talker as left out whose utterances have still trained the model, or chosen its epoch.
+    """
+    flags = {
+        "ORACLE: intervals too narrow": run.protocol.oracle,
+        "TALKERS SHARED: intervals too narrow": run.protocol.shares_talkers,
+        "validation talkers also train": _validation_talkers_train(run) and not run.protocol.shares_talkers,
+        "transductive": run.adapter_training == "transductive",
+        "synthetic voices": run.synthetic,
+        "collapsed": any(done.collapsed for done in run.fold_runs),
+    }
+    return [flag for flag, applies in flags.items() if applies]
+
+
+def _validation_talkers_train(run: Run) -> bool:
+    """Whether a fold's validation talkers train, as far as the run knows them: those who are tested somewhere."""
+    talkers = {row.id: row.talker for row in run.predictions}
+    return any(
+        {talkers[id_] for id_ in fold.train if id_ in talkers}
+        & {talkers[id_] for id_ in fold.validation if id_ in talkers}
+        for fold in run.protocol.folds
+    )
+
+
+def _cost_cells(run: Run) -> list[str]:
+    seconds = _seconds(run)
+    return [
+        ", ".join(f"{stage} {spent:,.1f}" for stage, spent in seconds.items()),
+        f"{_parameters(run):,}",
+        f"{_memory(run) / 2**20:,.0f}",
+    ]
+
+
+def _identity_cells(row: Row) -> list[str]:
+    run = row.run
+    protocol = f"{run.protocol.name} ({run.protocol.hash}). {run.protocol.description}"
+    return [row.name, run.name, run.adapter_training, protocol, ", ".join(map(str, run.seeds))]
+
+
+def _seconds(run: Run) -> dict[str, float]:
+    stages = dict.fromkeys(stage for done in run.fold_runs for stage in done.seconds)
+    return {stage: sum(done.seconds.get(stage, 0.0) for done in run.fold_runs) for stage in stages}
+
+
+def _parameters(run: Run) -> int:
+    return sum(run.fold_runs[0].trainable_parameters.values())
+
+
+def _memory(run: Run) -> int:
+    return max(done.peak_memory_bytes for done in run.fold_runs)
+
+
+def _p(value: float) -> str:
+    if isnan(value):
+        return UNDEFINED
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _numbers(study: Study) -> Mapping[str, Any]:
+    numbers = {
+        "format": FORMAT,
+        "kind": study.kind,
+        "title": study.title,
+        "variants": [
+            {
+                "name": row.name,
+                "folder": row.run.folder.name,
+                "system": row.run.system,
+                "adapter_training": row.run.adapter_training,
+                "corpus": row.run.corpus,
+                "seeds": row.run.seeds,
+                "synthetic": row.run.synthetic,
+                "protocol": {"name": row.run.protocol.name, "hash": row.run.protocol.hash},
+                "remarks": _remarks(row.run),
+                "scores": asdict(row.summary.pooled),
+                "intervals": asdict(row.summary.intervals),
+                "seed_sd": asdict(row.summary.seed_sd),
+                "minus_first": row.minus_first and asdict(row.minus_first),
+                "seconds": _seconds(row.run),
+                "trainable_parameters": _parameters(row.run),
+                "peak_memory_bytes": _memory(row.run),
+            }
+            for row in study.rows
+        ],
+    }
+    # what is undefined is nan here and null in the file
+    plain: dict[str, Any] = json.loads(json.dumps(numbers), parse_constant=lambda _: None)
+    return plain

@@ -1,0 +1,96 @@
+"""The frames that a run learns from: a corpus, the same at other speeds, and unlabelled speech from elsewhere."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from serein.errors import CorpusError, StoreError
+from serein.frames.batches import FrameArray, join
+from serein.frames.store import FrameStore
+
+
+@dataclass(frozen=True)
+class Material:
+    """Frames in memory, and whose they are.
+
+    Attributes:
+        array: the corpus, its further views in the same order, then the other corpora.
+        talkers: a number for each utterance's talker; a talker played at another speed is another one.
+        views: how many times each utterance of the corpus stands in the array.
+        elsewhere: where the other corpora's utterances stand.
+        said: what a run's folder says about it.
+    """
+
+    array: FrameArray
+    talkers: Int[Tensor, " utterances"]
+    views: int
+    elsewhere: Int[Tensor, " others"]
+    said: dict[str, list[str]]
+
+
+def gather(
+    store: FrameStore,
+    required: Collection[str],
+    *,
+    views: Sequence[FrameStore] = (),
+    unlabelled: Sequence[FrameStore] = (),
+    talker_statistics: bool = False,
+) -> Material:
+    """Load all stores as one array.
+
+    Args:
+        store: the corpus.
+        required: ids of the utterances that must have frames.
+        views: the same corpus, extracted at other speeds: all utterances that ``store`` has.
+        unlabelled: other corpora, whose labels are not looked at.
+        talker_statistics: standardise each talker's frames by themselves.
+
+    Raises:
+        CorpusError: an utterance without frames.
+        StoreError: the stores' frames do not go together, or the corpus's own were made at another speed.
+    """
+    if "speed" in store.settings:
+        raise StoreError(f"{store.folder}: was extracted at another speed, which is for training only (--view)")
+    for source in (store, *views):
+        _check_frames(source, required if source is store else store.ids, store)
+    arrays = [store.load()]
+    ids = arrays[0].ids
+    for view in views:
+        speed = view.settings.get("speed", 1.0)
+        arrays.append(replace(view.load().select(ids), ids=tuple(f"{name}@{speed:g}" for name in ids)))
+    talker_of = {utterance.id: utterance.talker for utterance in store.corpus()}
+    speakers = [(number, talker_of[name]) for number in range(len(arrays)) for name in ids]
+    own = len(speakers)
+    for number, other in enumerate(unlabelled):
+        _check_encoder(other, store)
+        array = other.load()
+        whose = {utterance.id: utterance.talker for utterance in other.corpus()}
+        speakers += [(-1 - number, whose[name]) for name in array.ids]
+        arrays.append(replace(array, ids=tuple(f"{other.folder.name}/{number}/{name}" for name in array.ids)))
+    order = {speaker: place for place, speaker in enumerate(dict.fromkeys(speakers))}
+    talkers = torch.tensor([order[speaker] for speaker in speakers])
+    array = join(arrays) if len(arrays) > 1 else arrays[0]
+    if talker_statistics:
+        array = array.normed_by_talker(talkers)
+    said = {
+        "views": [f"speed {view.settings.get('speed', 1.0):g}" for view in views],
+        "unlabelled": [other.settings["corpus"]["name"] for other in unlabelled],
+    }
+    return Material(array, talkers, 1 + len(views), torch.arange(own, len(array.ids)), said)
+
+
+def _check_frames(store: FrameStore, required: Collection[str], first: FrameStore) -> None:
+    _check_encoder(store, first)
+    missing = sorted(set(required) - set(store.ids))
+    if missing:
+        why = store.failed.get(missing[0], "it was not in the table that was extracted")
+        raise CorpusError(f"{store.folder}: {len(missing)} utterances have no frames; first {missing[0]}: {why}")
+
+
+def _check_encoder(store: FrameStore, first: FrameStore) -> None:
+    for name in ("encoder", "pool", "frame_rate"):
+        if store.settings[name] != first.settings[name]:
+            raise StoreError(f"{store.folder}: its frames have another {name} than those of {first.folder}")

@@ -1,0 +1,152 @@
+"""One fold and seed: what a system may look at, and what it leaves."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from serein.corpus.protocol import Fold
+from serein.evaluate.metrics import unweighted_accuracy
+from serein.frames.batches import FrameArray
+from serein.model import ModelConfig
+from serein.nn.transformer import WAPTransformer
+from serein.recipe import Recipe
+from serein.train.checkpoint import Checkpoint, Row, digest
+from serein.train.machine import Stage, generator, pick_device, pick_precision
+
+
+class Parts(NamedTuple):
+    """Where the parts of a fold stand in the frame array."""
+
+    train: Int[Tensor, " train"]
+    validation: Int[Tensor, " validation"]
+    test: Int[Tensor, " test"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One fold and seed, with all that a system may look at.
+
+    Attributes:
+        array: frames of the corpus; after them its further views, in the same order; after those the frames of other
+            corpora that were given without labels.
+        labels: class of each utterance of the array, -1 where the protocol has none.
+        talkers: a number for the talker of each utterance of the array.
+        fold: utterance ids of training, validation and test.
+        config: the network, with its labels.
+        recipe: the settings.
+        seed: of this repetition.
+        folder: where checkpoints may stand.
+        views: how many times each utterance of the corpus stands in the array, at different speeds; the further views
+            are for training only.
+        elsewhere: utterances of the array that belong to other corpora.
+        pretrained: an adapter that was trained elsewhere, instead of adapter training here.
+    """
+
+    array: FrameArray
+    labels: Int[Tensor, " utterances"]
+    talkers: Int[Tensor, " utterances"]
+    fold: Fold
+    config: ModelConfig
+    recipe: Recipe
+    seed: int
+    folder: Path
+    views: int = 1
+    elsewhere: Int[Tensor, " others"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    pretrained: WAPTransformer | None = None
+
+    @property
+    def oracle(self) -> bool:
+        """Whether choices are made on the test utterances."""
+        return set(self.fold.validation) == set(self.fold.test)
+
+    def parts(self) -> Parts:
+        """Training, validation and test utterances."""
+        return Parts(*(self.array.indices(ids) for ids in (self.fold.train, self.fold.validation, self.fold.test)))
+
+    def with_views(self, indices: Int[Tensor, " chosen"]) -> Int[Tensor, " viewed"]:
+        """These utterances of the corpus, and after them their further views."""
+        corpus = (len(self.array.ids) - len(self.elsewhere)) // self.views
+        return torch.cat([indices + view * corpus for view in range(self.views)])
+
+    def labelled(self) -> Int[Tensor, " train"]:
+        """Training utterances whose labels may be used: all, or ``finetune.label_share`` of each class."""
+        return self._share(self.parts().train)
+
+    def known(self) -> Int[Tensor, " known"]:
+        """What the refit learns from: training and validation, of which an oracle's validation is test and stays out.
+
+        With a ``finetune.label_share`` below 1, that share of each: no label that :meth:`labelled` left out comes in.
+        """
+        train, validation, _ = self.parts()
+        return self._share(train) if self.oracle else torch.cat([self._share(train), self._share(validation)])
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Where a stage of this task saves itself."""
+        path = self.folder / f"{name}.checkpoint.safetensors"
+        return Checkpoint(path, self.recipe.speed.checkpoint_seconds, self._purpose())
+
+    def _share(self, indices: Tensor) -> Tensor:
+        share = self.recipe.finetune.label_share
+        if share == 1:
+            return indices
+        shuffled = indices[torch.randperm(len(indices), generator=generator(self.seed, Stage.LABELS))]
+        kept = []
+        for label in self.labels[indices].unique():
+            members = shuffled[self.labels[shuffled] == label]
+            kept.append(members[: max(1, round(share * len(members)))])
+        return torch.cat(kept)
+
+    def _purpose(self) -> str:
+        start = self.pretrained.state_dict() if self.pretrained else {}
+        device = pick_device(self.recipe.speed.device)
+        machine = (device.type, pick_precision(device, self.recipe.speed.precision))
+        facts = (self.config, self.fold, self.labels.tolist(), self.array.ids, save(start), machine)
+        return digest(self.recipe, self.seed, *facts)
+
+
+@dataclass
+class Outcome:
+    """What a system leaves of a task.
+
+    Attributes:
+        model: trained on training and validation talkers together, with what was chosen on the validation talkers.
+        probabilities: of the test utterances, in the fold's order.
+        embeddings: of the test utterances, by name; "encoder" is the frozen encoder's mean frame.
+        choice: what was chosen on validation talkers.
+        history: one row a step.
+        seconds: by stage.
+        parameters: trainable parameters by part.
+        collapse: what happened to the teacher, or "".
+    """
+
+    model: nn.Module
+    probabilities: Float[Tensor, "test classes"]
+    embeddings: dict[str, Tensor]
+    choice: dict[str, Any]
+    parameters: dict[str, int]
+    history: list[Row] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    collapse: str = ""
+
+
+def ua_of_logits(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> float:
+    """Unweighted accuracy of the largest logits."""
+    names = np.array(classes)
+    return unweighted_accuracy(names[labels.numpy()], names[logits.argmax(1).numpy()], classes)
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Note the wall time of a stage."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 3)

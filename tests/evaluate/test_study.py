@@ -1,0 +1,229 @@
+import json
+import sys
+from dataclasses import replace
+from math import isnan
+from pathlib import Path
+
+import pytest
+
+from serein.errors import CorpusError, UsageError
+from serein.evaluate.runs import load_run
+from serein.evaluate.significance import holm
+from serein.evaluate.study import load_study, name_runs, save_study, subtract
+from serein.evaluate.study_page import SCORE_HEADER, score_rows, write_study
+from serein.evaluate.summary import compare
+
+
+def oracle(protocol, name="three-pairs-ORACLE"):
+    folds = tuple(replace(fold, validation=fold.test) for fold in protocol.folds)
+    return replace(protocol, name=name, folds=folds, oracle=True)
+
+
+def mixed(protocol):
+    """Half of each talker's training utterances validate."""
+    folds = tuple(
+        replace(fold, train=fold.train[::2], validation=fold.train[1::2], test=fold.test) for fold in protocol.folds
+    )
+    return replace(protocol, name="mixed", folds=folds)
+
+
+@pytest.fixture
+def protocol(make_run):
+    return load_run(make_run("for its protocol")).protocol
+
+
+@pytest.fixture
+def study(make_run, tmp_path) -> Path:
+    """Three systems of one protocol, the second much worse."""
+    runs = [
+        ("mine", make_run("good", accuracy=0.95)),
+        ("other | <b>", make_run("bad", accuracy=0.2, random_seed=1)),
+        ("third", make_run("alike", accuracy=0.9, random_seed=2, adapter=False)),
+    ]
+    save_study(tmp_path / "study", "benchmark", "Systems & <others>", runs)
+    return tmp_path / "study"
+
+
+def test_runs_are_found_from_the_studys_folder_and_keep_their_order(study):
+    said = json.loads((study / "study.json").read_text())
+    assert said["runs"][0] == {"name": "mine", "folder": "../good"}
+    found = load_study(study)
+    assert (found.kind, found.title) == ("benchmark", "Systems & <others>")
+    assert [(row.name, row.run.system) for row in found.rows] == [
+        ("mine", "adapter"), ("other | <b>", "adapter"), ("third", "linear"),
+    ]  # fmt: skip
+
+
+def test_differences_under_one_protocol_are_those_of_compare(study):
+    first, *others = load_study(study).rows
+    assert first.minus_first is None
+    for row in others:
+        expected = compare(row.run, first.run)
+        found = row.minus_first
+        assert (found.ua, found.interval, found.p) == (expected.scores.ua, expected.intervals.ua, expected.p)
+    assert [row.minus_first.holm_p for row in others] == holm([row.minus_first.p for row in others])
+
+
+def with_predictions(run, guesses):
+    """The run, with the first rows of each talker under seed 0 as given, all others right."""
+    rows = [row._replace(prediction=row.truth) for row in run.predictions if row.seed == 0]
+    rows = [row._replace(prediction=guesses.get(row.id, row.truth)) for row in rows]
+    return replace(run, predictions=tuple(rows), seeds=(0,))
+
+
+def test_a_difference_by_hand(make_run, protocol):
+    run = load_run(make_run("run"))
+    first = with_predictions(run, {})
+    # 6 talkers with 3 utterances of each of 4 labels: one of 18 wrong in one label is 1/18 of a quarter of UA
+    worse = with_predictions(run, {"F1_00": "sad"})
+    found = subtract(replace(worse, protocol=oracle(protocol)), first)
+    assert found.ua == pytest.approx(-1 / 72)
+    # without F1 the difference is 0, without another of the five talkers -1/15 of a quarter = -1/60
+    mean = -5 / 6 / 60
+    variance = 5 / 6 * (mean**2 + 5 * (-1 / 60 - mean) ** 2)
+    reach = 2.570582 * variance**0.5  # Student's 95 % of five degrees of freedom
+    assert (found.interval.low, found.interval.high) == pytest.approx((-1 / 72 - reach, -1 / 72 + reach), abs=1e-7)
+    assert isnan(found.holm_p)
+
+
+def test_the_order_of_rows_and_folds_does_not_matter(make_run):
+    one, other = load_run(make_run("one")), load_run(make_run("other", random_seed=1))
+    turned = replace(one, predictions=tuple(row._replace(fold="another") for row in reversed(one.predictions)))
+    assert subtract(turned, other) == subtract(one, other)
+
+
+@pytest.mark.parametrize("field", ["id", "talker", "truth"])
+def test_other_utterances_are_no_pair(make_run, field):
+    run = load_run(make_run("run"))
+    first, *rest = run.predictions
+    changed = replace(run, predictions=(first._replace(**{field: "sad"}), *rest))
+    assert first.truth != "sad"
+    with pytest.raises(CorpusError, match="did not test the same utterances"):
+        subtract(changed, run)
+
+
+def test_other_protocols_are_paired_only_where_the_protocol_is_what_is_varied(make_run, protocol, tmp_path):
+    runs = [("honest", make_run("a")), ("oracle", make_run("b", protocol=oracle(protocol), random_seed=1))]
+    save_study(tmp_path, "inflation", "t", runs)
+    row = load_study(tmp_path).rows[1]
+    assert row.minus_first == replace(subtract(row.run, load_run(runs[0][1])), holm_p=row.minus_first.p)
+    save_study(tmp_path, "runs", "t", runs)
+    found = load_study(tmp_path)
+    assert found.rows[1].minus_first is None
+    assert score_rows(found)[1][SCORE_HEADER.index("UA minus first")] == "not comparable"
+    write_study(tmp_path)
+    assert "NOT COMPARABLE" in (tmp_path / "study.md").read_text()
+
+
+def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
+    shared = replace(protocol, name="x-TALKERS-SHARED", shares_talkers=True)
+    runs = [
+        ("plain", make_run("a")),
+        ("oracle", make_run("b", protocol=oracle(protocol))),
+        ("shared", make_run("c", protocol=shared)),
+        ("mixed", make_run("d", protocol=mixed(protocol))),
+        ("transductive", make_run("e", adapter_training="transductive", synthetic=True)),
+    ]
+    save_study(tmp_path, "inflation", "t", runs)
+    assert [row[1] for row in score_rows(load_study(tmp_path))] == [
+        "",
+        "ORACLE: intervals too narrow",
+        "TALKERS SHARED: intervals too narrow",
+        "validation talkers also train",
+        "transductive, synthetic voices",
+    ]
+    write_study(tmp_path)
+    page = (tmp_path / "study.md").read_text()
+    assert "NOT TO BE QUOTED" in page
+    assert "SYNTHETIC VOICES" in page
+
+
+def test_the_page_has_the_table_and_the_picture(study):
+    paths = write_study(study)
+    assert [path.name for path in (paths.html, paths.markdown, paths.scores, paths.figure)] == [
+        "study.html", "study.md", "scores.json", "study.svg",
+    ]  # fmt: skip
+    page, text, svg = (path.read_text() for path in (paths.html, paths.markdown, paths.figure))
+    assert "<h1>Systems &amp; &lt;others&gt;</h1>" in page
+    assert "<b>" not in page
+    assert "<svg" in page
+    assert "(figures/study.svg)" in text
+    for name in ("mine", "other | &lt;b&gt;", "third"):
+        assert name in svg
+    (row,) = [line for line in text.splitlines() if line.startswith("| mine |") and "finetune" in line]
+    assert row.count(" | ") == 10
+    assert "adapt 600.0, finetune 180.0, test 1.5" in row  # 6 folds and seeds
+    assert not list(study.glob(".*"))
+
+
+def test_the_same_runs_give_the_same_bytes(study):
+    paths = write_study(study)
+    before = [path.read_bytes() for path in (paths.html, paths.markdown, paths.scores, paths.figure)]
+    again = write_study(study)
+    assert before == [path.read_bytes() for path in (again.html, again.markdown, again.scores, again.figure)]
+
+
+def test_scores_json_holds_every_number(study):
+    content = json.loads(write_study(study).scores.read_text())
+    rows = load_study(study).rows
+    for said, row in zip(content["variants"], rows, strict=True):
+        assert said["scores"]["ua"] == row.summary.pooled.ua
+        assert said["intervals"]["ua"]["low"] == row.summary.intervals.ua.low
+        assert said["protocol"]["hash"] == row.run.protocol.hash
+        assert said["trainable_parameters"] == sum(row.run.fold_runs[0].trainable_parameters.values())
+    assert content["variants"][0]["minus_first"] is None
+    assert content["variants"][1]["minus_first"]["holm_p"] == rows[1].minus_first.holm_p
+
+
+def test_what_is_undefined_is_null_and_a_dash(study):
+    for folder in ("good", "bad", "alike"):  # a single talker tells nothing of others
+        path = study.parent / folder / "predictions.csv"
+        lines = path.read_text().splitlines(keepends=True)
+        talkers = ("F1", "F2", "F3", "M1", "M2", "M3")
+        for talker in talkers:
+            lines = [line.replace(f",{talker},", ",F1,") for line in lines]
+        path.write_text("".join(lines))
+    content = json.loads(write_study(study).scores.read_text())
+    assert content["variants"][1]["minus_first"]["p"] is None
+    row = score_rows(load_study(study))[1]
+    assert row[SCORE_HEADER.index("UA minus first")].endswith(" [unknown]")
+    assert row[-2:] == ["\u2013", "\u2013"]
+
+
+def test_runs_are_named_by_their_systems_and_where_needed_by_their_folders(make_run):
+    folders = [make_run("a"), make_run("b", adapter=False), make_run("c")]
+    assert [name for name, _ in name_runs(folders)] == [
+        f"adapter ({folders[0]})", "linear probe", f"adapter ({folders[2]})",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "serein benchmark, ablate and inflation make studies"),
+        ("{", "is not a study that serein saved"),
+        ("[]", "is not a study that serein saved"),
+        ('{"format": 1, "kind": "runs", "title": "t", "runs": [{}]}', "is not a study that serein saved"),
+        ('{"format": 1, "kind": "runs", "title": "t", "runs": []}', "that this serein reads"),
+        ('{"format": 2, "kind": "runs", "title": "t", "runs": []}', "that this serein reads"),
+        ('{"format": 1, "kind": "party", "title": "t", "runs": []}', "that this serein reads"),
+    ],
+)
+def test_what_is_no_study_is_refused(tmp_path, content, said):
+    if content is not None:
+        (tmp_path / "study.json").write_text(content)
+    with pytest.raises(CorpusError, match=said):
+        load_study(tmp_path)
+
+
+def test_an_unfinished_run_is_named(study):
+    predictions = study.parent / "bad" / "predictions.csv"
+    predictions.write_text("".join(predictions.read_text().splitlines(keepends=True)[:30]))
+    with pytest.raises(CorpusError, match=r"bad: the run is not finished"):
+        load_study(study)
+
+
+def test_without_matplotlib_the_way_out_is_told(study, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UsageError, match="pip install"):
+        write_study(study)

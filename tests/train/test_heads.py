@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from serein.corpus.protocol import Fold
+from serein.frames.batches import FrameArray
+from serein.model import EncoderDescription, ModelConfig
+from serein.recipe import Model, Recipe
+from serein.train.crossval import NAMES
+from serein.train.heads import HEADS
+from serein.train.objectives import against_talkers, hardest_half, plain, with_quantization
+from serein.train.systems import SYSTEMS
+from serein.train.task import Task
+
+ENCODER = EncoderDescription(
+    name="e", revision="", fingerprint="", layers=(0, 1), width=5, settings={}, pool=1, frame_rate=50.0
+)
+CONFIG = ModelConfig(
+    architecture="classifier", model=Model(), encoder=ENCODER, max_frames=9, labels=("angry", "neutral", "sad")
+)
+ARRAY = FrameArray(tuple("abcde"), torch.zeros(10, 2, 5).half(), torch.full((5,), 2), 50.0)
+TASK = Task(
+    ARRAY, torch.zeros(5, dtype=torch.long), torch.tensor([0, 3, 1, 2, 0]), Fold("f", ("a",), ("b",), ("c",)),
+    CONFIG, Recipe(), 0, Path("nowhere"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_fits_the_tasks_frames_and_labels(name):
+    torch.manual_seed(0)
+    model = HEADS[name].build(TASK).eval()
+    assert model.front_end.mean.shape == model.front_end.deviation.shape == (2, 5)
+    frames, padding = torch.randn(3, 7, 2, 5), torch.zeros(3, 7, dtype=torch.bool)
+    assert model(frames, padding).shape == (3, 3)
+    assert model.embed(frames, padding).shape[0] == 3
+
+
+def test_each_head_minimises_what_its_source_does():
+    assert {name: head.objective for name, head in HEADS.items()} == {
+        "superb": plain,
+        "emobox": plain,
+        "emotion2vec": plain,
+        "w2v2-pt": plain,
+        "snp": against_talkers,
+        "head-k": hardest_half,
+        "lpmn": with_quantization,
+    }
+
+
+def test_snp_has_an_output_for_every_talker():
+    assert HEADS["snp"].build(TASK).talker_output.out_features == 4
+
+
+def test_emotion2vecs_head_is_emoboxs():
+    shapes = [[tuple(p.shape) for p in HEADS[name].build(TASK).parameters()] for name in ("emotion2vec", "emobox")]
+    assert shapes[0] == shapes[1]
+
+
+def test_names_in_tables_tell_the_systems_apart_and_every_system_has_one():
+    assert set(NAMES) == SYSTEMS.keys() - {"adapter"}
+    assert len(set(NAMES.values())) == len(NAMES)

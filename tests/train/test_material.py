@@ -1,0 +1,143 @@
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from serein.corpus.corpus import Corpus
+from serein.errors import CorpusError, StoreError
+from serein.frames.encoder import load_encoder
+from serein.frames.extract import extract
+from serein.frames.store import FrameStore
+from serein.train.crossval import label_indices
+from serein.train.material import gather
+
+LOGMEL = load_encoder("logmel")
+
+
+@pytest.fixture(scope="module")
+def stores(tones: Corpus, tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    """Twelve utterances of three talkers, two views of them in other orders, and four of a stranger's."""
+    folder = tmp_path_factory.mktemp("stores")
+    few = Corpus("few", tuple(u for u in tones if u.talker in ("1F", "2F", "3M") and u.id.endswith("_0")))
+    backwards = replace(few, utterances=few.utterances[::-1])
+    others = tuple(u for u in tones if u.talker == "1M" and u.id.endswith("_1"))
+    stranger = Corpus("others", tuple(replace(u, id=few.utterances[n].id) for n, u in enumerate(others)))
+
+    def store(corpus: Corpus, name: str, **how) -> FrameStore:
+        return extract(corpus, LOGMEL, folder / name, **{"pool": 2} | how)
+
+    return SimpleNamespace(
+        own=store(few, "own"),
+        slow=store(backwards, "slow", speed=0.9),
+        fast=store(few, "fast", speed=1.1),
+        other=store(stranger, "other"),
+        finer=store(stranger, "finer", pool=1),
+        corpus=few,
+    )
+
+
+def test_a_store_alone_is_its_own_frames(stores):
+    material = gather(stores.own, stores.own.ids)
+    alone = stores.own.load()
+    assert material.array.ids == alone.ids
+    assert material.array.flat.equal(alone.flat)
+    assert (material.views, material.elsewhere.tolist()) == (1, [])
+    assert material.said == {"views": [], "unlabelled": []}
+
+
+def test_views_carry_their_speed_in_their_ids_and_stand_in_the_corpuss_order(stores):
+    ids = stores.own.ids
+    material = gather(stores.own, ids, views=[stores.slow, stores.fast])
+    assert material.array.ids == (*ids, *(f"{name}@0.9" for name in ids), *(f"{name}@1.1" for name in ids))
+    assert material.views == 3
+    assert material.said["views"] == ["speed 0.9", "speed 1.1"]
+    slow = stores.slow.load()
+    assert slow.ids == ids[::-1]
+    for place in (0, 5, 11):
+        expected = slow.batch(slow.indices([ids[place]])).frames
+        assert material.array.batch(torch.tensor([12 + place])).frames.equal(expected)
+
+
+def test_a_view_has_its_utterances_label_and_another_talker(stores):
+    material = gather(stores.own, stores.own.ids, views=[stores.slow], unlabelled=[stores.other])
+    labels = label_indices(material.array, stores.corpus, stores.corpus.labels)
+    assert labels[:12].min() >= 0
+    assert labels[:12].equal(labels[12:24])
+    who = [utterance.talker for utterance in stores.corpus]
+    own, view = material.talkers[:12].tolist(), material.talkers[12:24].tolist()
+    for first in range(12):
+        for second in range(12):
+            assert (own[first] == own[second]) == (view[first] == view[second]) == (who[first] == who[second])
+    assert not set(own) & set(view)
+    assert set(material.talkers[24:].tolist()).isdisjoint(own + view)
+    assert sorted(material.talkers.unique().tolist()) == list(range(3 + 3 + 1))
+
+
+def test_labels_of_unlabelled_stores_are_never_looked_at_even_under_the_same_ids(stores):
+    assert set(stores.other.ids) <= set(stores.own.ids)
+    assert all(utterance.emotion for utterance in stores.other.corpus())
+    material = gather(stores.own, stores.own.ids, unlabelled=[stores.other, stores.other])
+    assert material.elsewhere.tolist() == list(range(12, 20))
+    assert material.array.ids[12] == f"other/0/{stores.other.ids[0]}"
+    assert material.array.ids[16] == f"other/1/{stores.other.ids[0]}"
+    assert len(set(material.array.ids)) == 20
+    assert label_indices(material.array, stores.corpus, stores.corpus.labels)[12:].tolist() == [-1] * 8
+    assert material.said["unlabelled"] == ["others", "others"]
+    assert material.array.batch(torch.tensor([12])).frames.equal(stores.other.load().batch(torch.tensor([0])).frames)
+
+
+def test_required_utterances_without_frames_are_named(stores):
+    with pytest.raises(CorpusError, match="own: 1 utterances have no frames; first nobody: it was not in the table"):
+        gather(stores.own, [*stores.own.ids, "nobody"])
+    gather(stores.own, stores.own.ids[:3])
+
+
+def test_a_view_must_have_every_utterance_and_says_why_one_is_missing(stores, tmp_path):
+    first, *others = stores.corpus.utterances
+    fewer = extract(Corpus("few", tuple(others)), LOGMEL, tmp_path / "fewer", pool=2, speed=0.9)
+    with pytest.raises(CorpusError, match=f"fewer: 1 utterances .* first {first.id}: it was not in the table"):
+        gather(stores.own, (), views=[fewer])
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(b"no sound")
+    holed = Corpus("few", (replace(first, path=broken), *others))
+    with pytest.raises(CorpusError, match=f"first {first.id}: .*broken.wav"):
+        gather(stores.own, (), views=[extract(holed, LOGMEL, tmp_path / "holed", pool=2, speed=0.9)])
+
+
+def test_frames_made_otherwise_are_refused_by_name(stores):
+    for given in ({"views": [stores.finer]}, {"unlabelled": [stores.finer]}):
+        with pytest.raises(StoreError, match=r"finer: its frames have another pool than those of .*own"):
+            gather(stores.own, (), **given)
+    foreign = FrameStore(stores.slow.folder)
+    foreign.settings["encoder"] = foreign.settings["encoder"] | {"fingerprint": "another"}
+    with pytest.raises(StoreError, match="slow: its frames have another encoder"):
+        gather(stores.own, (), views=[foreign])
+
+
+def test_a_corpus_at_another_speed_is_no_corpus_to_judge_on(stores):
+    with pytest.raises(StoreError, match="slow: was extracted at another speed, which is for training only"):
+        gather(stores.slow, ())
+
+
+def test_talker_statistics_standardise_each_talker_at_each_speed(stores):
+    plain = gather(stores.own, (), views=[stores.slow], unlabelled=[stores.other])
+    normed = gather(stores.own, (), views=[stores.slow], unlabelled=[stores.other], talker_statistics=True)
+    assert normed.talkers.equal(plain.talkers)
+    for talker in plain.talkers.unique():
+        indices = torch.nonzero(plain.talkers == talker).flatten()
+        mean, deviation = normed.array.moments(indices)
+        assert torch.allclose(mean, torch.zeros(1, 80), atol=2e-3)
+        assert torch.allclose(deviation, torch.ones(1, 80), atol=2e-3)
+    assert not torch.allclose(plain.array.moments(torch.tensor([0]))[0], torch.zeros(1, 80), atol=0.5)
+
+
+def test_talker_statistics_need_no_label(stores):
+    """All frames of a talker count, also those of emotions that the run leaves out."""
+    normed = gather(stores.own, stores.own.ids[:3], talker_statistics=True)
+    assert torch.allclose(normed.array.moments(torch.arange(12))[0], torch.zeros(1, 80), atol=2e-3)
+
+
+def test_a_view_that_is_given_twice_is_refused(stores):
+    with pytest.raises(StoreError, match=r"@0\.9 stand in two stores: give each store once"):
+        gather(stores.own, (), views=[stores.slow, stores.slow])

@@ -1,0 +1,241 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from serein.corpus.corpus import Corpus
+from serein.corpus.protocol import Protocol
+from serein.corpus.splits import make_protocol
+from serein.evaluate.runs import load_run
+from serein.frames.batches import FrameArray
+from serein.frames.encoder import load_encoder
+from serein.frames.extract import extract
+from serein.frames.store import FrameStore
+from serein.progress import quiet
+from serein.recipe import Recipe
+from serein.train import systems
+from serein.train.crossval import NAMES, cross_validate, label_indices, model_config
+from serein.train.heads import HEADS
+from serein.train.material import Material, gather
+from serein.train.systems import SYSTEMS, baseline
+from serein.train.task import Task
+
+
+@pytest.fixture(scope="module")
+def few(tones: Corpus) -> Corpus:
+    return Corpus("few", tuple(utterance for utterance in tones if utterance.id[-1] in "01"))
+
+
+@pytest.fixture(scope="module")
+def store(few: Corpus, tmp_path_factory) -> FrameStore:
+    return extract(few, load_encoder("logmel"), tmp_path_factory.mktemp("few") / "frames", pool=2)
+
+
+@pytest.fixture(scope="module")
+def material(few: Corpus, store: FrameStore, tones: Corpus, tmp_path_factory) -> Material:
+    """The store with a view of it and four unlabelled utterances."""
+    folder = tmp_path_factory.mktemp("more")
+    view = extract(few, load_encoder("logmel"), folder / "slow", pool=2, speed=0.9)
+    other = extract(Corpus("other", tones.utterances[2:6]), load_encoder("logmel"), folder / "other", pool=2)
+    return gather(store, (), views=[view], unlabelled=[other])
+
+
+@pytest.fixture(scope="module")
+def one_fold(few: Corpus) -> Protocol:
+    protocol = make_protocol("sessions", few)
+    return replace(protocol, folds=protocol.folds[:1])
+
+
+@pytest.fixture(scope="module")
+def brief(tiny_recipe: Recipe) -> Recipe:
+    return Recipe.from_toml(tiny_recipe.to_toml(), ["finetune.epochs=2", "adapt.epochs=1"])
+
+
+@pytest.fixture
+def task(material: Material, store: FrameStore, few: Corpus, one_fold: Protocol, brief: Recipe, tmp_path: Path) -> Task:
+    array = material.array
+    return Task(
+        array, label_indices(array, few, one_fold.labels), material.talkers, one_fold.folds[0],
+        model_config(store, array, brief, one_fold.labels), brief, 0, tmp_path,
+        views=material.views, elsewhere=material.elsewhere,
+    )  # fmt: skip
+
+
+def names(task: Task, indices: torch.Tensor) -> set[str]:
+    return {task.array.ids[index] for index in indices.tolist()}
+
+
+def at_both_speeds(*ids: str) -> set[str]:
+    return {*ids, *(f"{name}@0.9" for name in ids)}
+
+
+@pytest.mark.parametrize("system", [*HEADS, "lpmn-selected"])
+def test_every_baseline_trains_and_leaves_a_run_that_can_be_read(store, few, one_fold, brief, tmp_path, system):
+    recipe = Recipe.from_toml(brief.to_toml(), ["finetune.epochs=4"])
+    folder = cross_validate(store, few, one_fold, tmp_path, recipe, system=system)
+    run = load_run(folder)
+    assert (run.system, run.name, run.adapter_training) == (system, NAMES[system], "none")
+    assert [prediction.id for prediction in run.predictions] == list(one_fold.folds[0].test)
+    (fold,) = run.fold_runs
+    assert set(fold.seconds) == {"finetune", "refit", "test"}
+    assert set(fold.trainable_parameters) == {"head"}
+    history = (folder / "folds" / one_fold.folds[0].name / "seed-0" / "history.csv").read_text().splitlines()
+    columns = history[0].split(",")
+    rows = [dict(zip(columns, line.split(","), strict=True)) for line in history[1:]]
+    first = [row for row in rows if row["stage"] == "finetune"]
+    losses = [[float(row["loss"]) for row in first if row["epoch"] == epoch] for epoch in "03"]
+    assert sum(losses[1]) / len(losses[1]) < sum(losses[0]) / len(losses[0])
+    assert len([row for row in first if row["validation_ua"]]) == 4
+    assert {row["stage"] for row in rows} == {"finetune", "refit"}
+
+
+@pytest.mark.parametrize("system", ["superb", "w2v2-pt", "adapter"])
+def test_the_refit_learns_from_training_and_validation_talkers_and_their_views(task, monkeypatch, system):
+    trained, judged = [], []
+
+    def watch(model, array, labels, train, recipe, **how):
+        trained.append(names(task, train))
+        judged.append(how["validation"])
+        return finetune(model, array, labels, train, recipe, **how)
+
+    finetune = systems.finetune
+    monkeypatch.setattr(systems, "finetune", watch)
+    SYSTEMS[system](task, quiet)
+    fold = task.fold
+    assert trained == [at_both_speeds(*fold.train), at_both_speeds(*fold.train, *fold.validation)]
+    assert judged[0].equal(task.parts().validation)  # no views, and all of them
+    assert judged[1] is None
+
+
+def test_the_linear_probe_learns_from_views_too_and_is_judged_without(task, monkeypatch):
+    fitted = []
+
+    def watch(statistics, labels, classes, c):
+        fitted.append(len(labels))
+        assert labels.min() >= 0
+        return fit(statistics, labels, classes, c)
+
+    fit = systems.fit_linear_probe
+    monkeypatch.setattr(systems, "fit_linear_probe", watch)
+    outcome = SYSTEMS["linear"](task, quiet)
+    train, validation = len(task.fold.train), len(task.fold.validation)
+    assert fitted == [2 * train] * len(systems.PROBE_C) + [2 * (train + validation)]
+    assert len(outcome.probabilities) == len(task.fold.test)
+
+
+@pytest.mark.parametrize("system", ["linear", "emobox"])
+def test_a_share_of_the_labels_trains_and_all_validation_labels_judge(task, monkeypatch, system):
+    seen: list[int] = []
+    inner = {"linear": "fit_linear_probe", "emobox": "finetune"}[system]
+    original = getattr(systems, inner)
+
+    def watch(*arguments, **how):
+        seen.append(len(arguments[1] if system == "linear" else arguments[3]))
+        if how.get("validation") is not None:
+            assert how["validation"].equal(task.parts().validation)
+        return original(*arguments, **how)
+
+    monkeypatch.setattr(systems, inner, watch)
+    recipe = Recipe.from_toml(task.recipe.to_toml(), ["finetune.label_share=0.5"])
+    quarter = replace(task, recipe=recipe)
+    SYSTEMS[system](quarter, quiet)
+    assert seen[0] == len(task.fold.train)  # half of them, at two speeds
+    assert seen[-1] == len(task.fold.train) + len(task.fold.validation)
+
+
+def test_a_baseline_standardises_with_the_training_talkers_and_their_views_alone(task):
+    model = baseline(HEADS["emobox"], task).model
+    mean, deviation = task.array.moments(task.with_views(task.parts().train))
+    assert model.front_end.mean.equal(mean)
+    assert model.front_end.deviation.equal(deviation)
+
+
+def test_who_speaks_matters_to_snp_and_to_no_other(task):
+    strangers = replace(task, talkers=task.talkers.flip(0))
+    for system, differs in (("snp", True), ("emobox", False)):
+        first = baseline(HEADS[system], replace(task, folder=task.folder / system)).probabilities
+        second = baseline(HEADS[system], replace(strangers, folder=task.folder / f"{system}-2")).probabilities
+        assert first.equal(second) is not differs
+
+
+def test_head_k_learns_otherwise_than_the_same_head_with_plain_cross_entropy(task):
+    first = baseline(HEADS["emobox"], task)
+    second = baseline(HEADS["head-k"], replace(task, folder=task.folder / "other"))
+    assert first.parameters == second.parameters
+    assert not first.probabilities.allclose(second.probabilities, atol=1e-4)
+
+
+def test_selected_prototypes_are_three_in_five_of_the_same_training(task):
+    whole = baseline(HEADS["lpmn"], task)
+    part = SYSTEMS["lpmn-selected"](replace(task, folder=task.folder / "other"), quiet)
+    kept = part.model.output.weight.norm(dim=0) > 0
+    assert kept.sum() == round(0.6 * 1024)
+    assert part.model.output.weight[:, kept].equal(whole.model.output.weight[:, kept])
+    assert not part.probabilities.equal(whole.probabilities)
+    assert torch.allclose(part.probabilities.sum(1), torch.ones(len(task.fold.test)), atol=1e-5)
+
+
+def heard_in_adapter_training(task: Task, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Ids of all utterances whose frames adapter training touches, by any way into the array."""
+    heard: set[str] = set()
+    adapt, originals = systems.adapt, {name: getattr(FrameArray, name) for name in ("batch", "moments", "pooled")}
+
+    def spied(*arguments, **how):
+        with monkeypatch.context() as patch:
+            for name, original in originals.items():
+
+                def watch(array, indices, original=original):
+                    heard.update(array.ids[index] for index in indices.tolist())
+                    return original(array, indices)
+
+                patch.setattr(FrameArray, name, watch)
+            return adapt(*arguments, **how)
+
+    monkeypatch.setattr(systems, "adapt", spied)
+    SYSTEMS["adapter"](task, quiet)
+    return heard
+
+
+def with_data(task: Task, data: str) -> Task:
+    return replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), [f"adapt.data={data}"]))
+
+
+@pytest.mark.parametrize("data", ["inductive", "transductive", "elsewhere", "none"])
+def test_adapter_training_hears_whom_it_says_and_nobody_else(task, monkeypatch, data):
+    fold = task.fold
+    others = {name for name in task.array.ids if name.startswith("other/0/")}
+    assert len(others) == 4
+    assert (
+        heard_in_adapter_training(with_data(task, data), monkeypatch)
+        == {
+            "inductive": at_both_speeds(*fold.train) | others,
+            "transductive": at_both_speeds(*fold.train, *fold.validation, *fold.test) | others,
+            "elsewhere": others,
+            "none": set(),
+        }[data]
+    )
+
+
+def test_a_fresh_adapter_standardises_with_the_training_talkers_alone(task):
+    model = SYSTEMS["adapter"](with_data(task, "none"), quiet).model
+    assert model.adapter.front_end.mean.equal(task.array.moments(task.with_views(task.parts().train))[0])
+
+
+@pytest.mark.parametrize("changes", [["model.pooled_norm=batch"], ["model.layer_mix=joined"]])
+def test_new_networks_train_continue_to_the_same_bits_and_can_be_read(store, few, one_fold, brief, tmp_path, changes):
+    more = [*changes, "adapt.data=none", "speed.checkpoint_seconds=0"]
+    recipe = Recipe.from_toml(brief.to_toml(), more)
+    whole = cross_validate(store, few, one_fold, tmp_path / "whole", recipe)
+
+    def kill(stage, done, total, facts):
+        if (stage, done) == ("refit", 1):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cross_validate(store, few, one_fold, tmp_path / "killed", recipe, report=kill)
+    killed = cross_validate(store, few, one_fold, tmp_path / "killed", recipe)
+    assert (killed / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+    assert load_run(whole).name == "adapter, fresh"
+    assert json.loads((whole / "run.json").read_text())["views"] == []

@@ -1,0 +1,147 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from serein.corpus.protocol import Fold
+from serein.errors import StoreError
+from serein.frames.batches import FrameArray
+from serein.model import EncoderDescription, ModelConfig
+from serein.recipe import Recipe
+from serein.train.task import Task, timed, ua_of_logits
+
+# 30 utterances of the corpus: 20 to train (12 of class 0, 8 of class 1), 6 to validate, 4 to test.
+LABELS = [0] * 12 + [1] * 8 + [0] * 4 + [1] * 2 + [0, 0, 1, 1]
+IDS = [f"u{number}" for number in range(30)]
+FOLD = Fold("f", tuple(IDS[:20]), tuple(IDS[20:26]), tuple(IDS[26:]))
+
+
+def task_of(*changes: str, views: int = 1, others: int = 0, seed: int = 0, fold: Fold = FOLD, **more) -> Task:
+    recipe = Recipe.from_toml("", list(changes))
+    ids = [f"{name}@{view}" if view else name for view in range(views) for name in IDS]
+    ids += [f"other/0/x{number}" for number in range(others)]
+    lengths = torch.full((len(ids),), 2)
+    array = FrameArray(tuple(ids), torch.zeros(2 * len(ids), 1, 3).half(), lengths, 50.0)
+    encoder = EncoderDescription(
+        name="e", revision="", fingerprint="", layers=(0,), width=3, settings={}, pool=1, frame_rate=50.0
+    )
+    config = ModelConfig(
+        architecture="classifier", model=recipe.model, encoder=encoder, max_frames=9, labels=("angry", "sad")
+    )
+    labels = torch.tensor(LABELS * views + [-1] * others)
+    elsewhere = torch.arange(30 * views, len(ids))
+    facts = {"folder": Path("nowhere"), "views": views, "elsewhere": elsewhere} | more
+    return Task(array, labels, torch.arange(len(ids)), fold, config, recipe, seed, **facts)
+
+
+@pytest.mark.parametrize("others", [0, 7])
+def test_views_stand_a_whole_corpus_further_on_whatever_follows(others):
+    task = task_of(views=3, others=others)
+    chosen = torch.tensor([4, 29])
+    assert task.with_views(chosen).tolist() == [4, 29, 34, 59, 64, 89]
+    assert [task.array.ids[i] for i in task.with_views(chosen)] == ["u4", "u29", "u4@1", "u29@1", "u4@2", "u29@2"]
+    assert task.with_views(chosen[:0]).tolist() == []
+
+
+def test_without_views_the_utterances_are_themselves():
+    assert task_of(others=5).with_views(torch.tensor([3, 1])).tolist() == [3, 1]
+
+
+def test_the_parts_are_the_folds_and_never_views():
+    train, validation, test = task_of(views=2, others=3).parts()
+    assert (train.tolist(), validation.tolist(), test.tolist()) == (
+        list(range(20)), list(range(20, 26)), list(range(26, 30)),
+    )  # fmt: skip
+
+
+def test_all_labels_may_be_used_unless_the_recipe_says_otherwise():
+    task = task_of()
+    assert task.labelled().equal(task.parts().train)
+    assert task.known().tolist() == list(range(26))
+
+
+def counts(indices: torch.Tensor) -> list[int]:
+    return torch.tensor(LABELS)[indices].bincount(minlength=2).tolist()
+
+
+@pytest.mark.parametrize(
+    ("share", "labelled", "known"),
+    [
+        (0.5, [6, 4], [6 + 2, 4 + 1]),
+        (0.25, [3, 2], [3 + 1, 2 + 1]),
+        (0.1, [1, 1], [1 + 1, 1 + 1]),  # 1.2 and 0.8, then 0.4 and 0.2: nothing falls below one
+        (0.001, [1, 1], [1 + 1, 1 + 1]),
+    ],
+)
+def test_a_share_of_the_labels_is_that_share_of_each_class_and_at_least_one(share, labelled, known):
+    task = task_of(f"finetune.label_share={share}")
+    assert counts(task.labelled()) == labelled
+    assert counts(task.known()) == known
+    assert set(task.labelled().tolist()) <= set(range(20))
+    assert set(task.known().tolist()) <= set(range(26))
+    assert len(task.known().unique()) == len(task.known())
+
+
+def test_the_refit_uses_no_training_label_that_the_first_training_might_not():
+    for seed in range(5):
+        task = task_of("finetune.label_share=0.25", seed=seed)
+        known = set(task.known().tolist())
+        assert known & set(range(20)) == set(task.labelled().tolist())
+
+
+def test_which_labels_are_used_is_a_function_of_the_seed():
+    first, again, other = (task_of("finetune.label_share=0.5", seed=seed) for seed in (3, 3, 4))
+    assert first.labelled().equal(again.labelled())
+    assert first.known().equal(again.known())
+    assert set(first.labelled().tolist()) != set(other.labelled().tolist())
+
+
+def test_a_smaller_share_of_labels_leaves_the_judges_whole():
+    task = task_of("finetune.label_share=0.1")
+    assert task.parts().validation.tolist() == list(range(20, 26))
+
+
+def test_an_oracle_is_known_by_its_validation_and_keeps_it_out_of_the_refit():
+    oracle = task_of(fold=replace(FOLD, validation=FOLD.test))
+    assert oracle.oracle
+    assert not task_of().oracle
+    assert oracle.known().equal(oracle.parts().train)
+    fewer = replace(oracle, recipe=Recipe.from_toml("", ["finetune.label_share=0.25"]))
+    assert fewer.known().equal(fewer.labelled())
+
+
+def test_a_checkpoint_of_other_frames_settings_or_seed_is_not_continued(tmp_path):
+    task = task_of(views=2, others=2, folder=tmp_path)
+    module = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    task.checkpoint("finetune").save(module, optimizer, 5, [])
+    assert (tmp_path / "finetune.checkpoint.safetensors").exists()
+    assert task.checkpoint("finetune").restore(module, optimizer)[0] == 5
+    renamed = tuple(name.replace("@1", "@0.9") for name in task.array.ids)
+    elsewhere = tuple(name.replace("other", "another") for name in task.array.ids)
+    for other in (
+        replace(task, array=replace(task.array, ids=renamed)),
+        replace(task, array=replace(task.array, ids=elsewhere)),
+        replace(task, seed=1),
+        replace(task, recipe=Recipe.from_toml("", ["finetune.epochs=7"])),
+        replace(task, labels=task.labels.flip(0)),
+        replace(task, fold=replace(FOLD, validation=FOLD.test)),
+    ):
+        with pytest.raises(StoreError, match="left by a training with other settings"):
+            other.checkpoint("finetune").restore(module, optimizer)
+
+
+def test_ua_of_logits_by_hand():
+    logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 1.0]])
+    # class a: 1 of 2 right; class b: 1 of 2 right... and with three of a, 2 of 3
+    assert ua_of_logits(logits, torch.tensor([0, 0, 1, 1]), ("a", "b")) == pytest.approx(0.5)
+    assert ua_of_logits(logits, torch.tensor([0, 0, 0, 1]), ("a", "b")) == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_a_stage_notes_its_wall_time():
+    seconds: dict[str, float] = {}
+    with timed(seconds, "test"):
+        pass
+    assert set(seconds) == {"test"}
+    assert seconds["test"] >= 0
