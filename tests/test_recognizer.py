@@ -344,3 +344,24 @@ def test_integer_samples_are_refused(model_folder):
     recognizer = EmotionRecognizer.from_pretrained(model_folder)
     with pytest.raises(AudioError, match="divide them by full scale"):
         recognizer(Recording(np.zeros(16_000, dtype=np.int16), 16_000))
+
+
+def test_a_model_of_several_speeds_averages_what_it_says_at_each(recognizer, tones):
+    path = next(iter(tones)).path
+    slow = EmotionRecognizer(
+        recognizer.classifier, recognizer.config.model_copy(update={"speeds": (0.8,)}), recognizer.encoder
+    )
+    both = EmotionRecognizer(
+        recognizer.classifier, recognizer.config.model_copy(update={"speeds": (1.0, 0.8)}), recognizer.encoder
+    )
+    mean = (recognizer.probabilities(path) + slow.probabilities(path)) / 2
+    assert not torch.allclose(recognizer.probabilities(path), slow.probabilities(path))
+    assert torch.allclose(both.probabilities(path), mean, atol=1e-6)
+
+
+def test_a_recording_too_short_for_a_speed_is_judged_at_its_own(recognizer):
+    fast = EmotionRecognizer(
+        recognizer.classifier, recognizer.config.model_copy(update={"speeds": (1.0, 1.5)}), recognizer.encoder
+    )
+    clip = Recording(np.random.default_rng(0).normal(size=450).astype(np.float32) * 0.1, 16_000)
+    assert torch.equal(fast.probabilities(clip), recognizer.probabilities(clip))

@@ -50,3 +50,20 @@ def report(
     paths = write_report(run, others or [])
     terminal.print_scores(str(run), [run, *(others or [])])
     terminal.note(f"The report: {paths.html}")
+
+
+@judge.command()
+def ensemble(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs under one protocol.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The committee's run folder.")],
+) -> None:
+    """Average what several runs, or one run's seeds, say of each test utterance; nothing is trained.
+
+    Example: `serein ensemble runs/adapter runs/linear -o runs/both`
+    """
+    from serein import terminal
+    from serein.evaluate.ensemble import average
+
+    folder = average(runs, output)
+    terminal.print_scores(str(output), [folder, *runs])
+    terminal.note(f"Next: serein report {output}")

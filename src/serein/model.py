@@ -61,6 +61,7 @@ class ModelConfig(BaseModel):
         encoder: which frames go in.
         max_frames: positions learned: the longest window, in frames.
         labels: emotions in the order of the logits; empty for an adapter.
+        speeds: at which a recording is judged; the probabilities are averaged.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -71,6 +72,7 @@ class ModelConfig(BaseModel):
     encoder: EncoderDescription
     max_frames: int
     labels: tuple[str, ...] = ()
+    speeds: tuple[float, ...] = (1.0,)
 
 
 def build_adapter(config: ModelConfig) -> WAPTransformer:

@@ -32,6 +32,8 @@ class Model(Section):
         "none", description="z-norm: standardise frames with audio of the same talker, test talkers too"
     )
 
+    test_views: bool = Field(False, description="also judge a recording at each speed of the views, and average")
+
     @model_validator(mode="after")
     def _heads_share_the_width(self) -> "Model":
         if self.width % self.heads:
@@ -189,4 +191,6 @@ def _known(recipe: type[Recipe], place: tuple[int | str, ...]) -> str:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f'"{value}"' if isinstance(value, str) else repr(value)

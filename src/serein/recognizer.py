@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from serein.errors import AudioError, ModelError, NonFiniteAudio, TooShort
-from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, load_audio
+from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, change_speed, load_audio
 from serein.frames.encoder import SpeechEncoder, load_encoder
 from serein.frames.extract import as_stored
 from serein.model import ModelConfig, load_model
@@ -39,8 +39,8 @@ Source = str | Path | bytes | Recording
 class EmotionRecognizer:
     """Encoder, adapter, pooling and classifier behind one call.
 
-    A recording longer than the model's positions is cut into windows of equal length; their probabilities and
-    embeddings are averaged.
+    A recording longer than the model's positions is cut into windows of equal length, and is heard at each of the
+    model's speeds; probabilities and embeddings are averaged.
 
     Args:
         classifier: the network.
@@ -122,11 +122,16 @@ class EmotionRecognizer:
         return torch.stack([self.classifier.embed(*window)[0] for window in self._windows(source)]).mean(0).cpu()
 
     def _windows(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
-        (frames,) = self.encoder.encode([_samples(source)])
-        frames = as_stored(frames, self.config.encoder.pool).float()
+        samples = _samples(source)
         device = self.classifier.output.weight.device
-        for window in frames.to(device).tensor_split(-(-len(frames) // self.config.max_frames)):
-            yield window.unsqueeze(0), torch.zeros(1, len(window), dtype=torch.bool, device=device)
+        for speed in self.config.speeds:
+            heard = change_speed(samples, speed)
+            if len(heard) < MINIMUM_SAMPLES:  # faster, a very short recording has no frame; at its own speed it has
+                continue
+            (frames,) = self.encoder.encode([heard])
+            frames = as_stored(frames, self.config.encoder.pool).float()
+            for window in frames.to(device).tensor_split(-(-len(frames) // self.config.max_frames)):
+                yield window.unsqueeze(0), torch.zeros(1, len(window), dtype=torch.bool, device=device)
 
 
 def _samples(source: Source) -> np.ndarray:

@@ -9,7 +9,7 @@ from serein.errors import StoreError
 from serein.frames.batches import FrameArray
 from serein.model import EncoderDescription, ModelConfig
 from serein.recipe import Recipe
-from serein.train.task import Task, timed, ua_of_logits
+from serein.train.task import Task, mean_over_views, timed, ua_of_logits
 
 # 30 utterances of the corpus: 20 to train (12 of class 0, 8 of class 1), 6 to validate, 4 to test.
 LABELS = [0] * 12 + [1] * 8 + [0] * 4 + [1] * 2 + [0, 0, 1, 1]
@@ -145,3 +145,10 @@ def test_a_stage_notes_its_wall_time():
         pass
     assert set(seconds) == {"test"}
     assert seconds["test"] >= 0
+
+
+def test_rows_of_several_views_are_averaged_utterance_by_utterance():
+    rows = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5], [0.2, 0.8]])  # utterances a, b, and again a, b
+    assert torch.allclose(mean_over_views(rows, 2), torch.tensor([[0.75, 0.25], [0.1, 0.9]]))
+    assert torch.equal(mean_over_views(rows, 4), rows)
+    assert mean_over_views(torch.empty(0, 2), 0).shape == (0, 2)

@@ -101,6 +101,10 @@ class Run:
     predictions: tuple[Prediction, ...]
     fold_runs: tuple[FoldRun, ...]
 
+    def truths(self) -> dict[str, tuple[str, str]]:
+        """Talker and true label of each test utterance."""
+        return {row.id: (row.talker, row.truth) for row in self.predictions}
+
 
 @dataclass(frozen=True)
 class Embeddings:

@@ -89,6 +89,8 @@ def train_model(
     pretrained = None
     if adapter_folder is not None:
         pretrained, config = _pretrained(adapter_folder, config)
+    if recipe.model.test_views:
+        config = config.model_copy(update={"speeds": (1.0, *(view.settings["speed"] for view in views))})
     held_out = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus, seed=seed).folds[0].test
     train = tuple(utterance.id for utterance in corpus if utterance.id not in set(held_out))
     task = Task(

@@ -21,7 +21,7 @@ from serein.train.finetune import best_epoch, finetune, in_batches
 from serein.train.heads import HEADS, Head
 from serein.train.machine import Stage, seed_globally
 from serein.train.objectives import Objective, plain
-from serein.train.task import Outcome, Task, timed, ua_of_logits
+from serein.train.task import Outcome, Task, mean_over_views, timed, ua_of_logits
 
 PROBE_C = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 SELECTED_SHARE = 0.6
@@ -45,7 +45,7 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
     with timed(seconds, "refit"):
         probe = fit_linear_probe(statistics[known], labels[known], len(classes), best)
     with timed(seconds, "test"):
-        probabilities = probe.classify(statistics[test]).softmax(1)
+        probabilities = mean_over_views(probe.classify(statistics[task.judged()]).softmax(1), len(test))
     return Outcome(
         model=probe,
         probabilities=probabilities,
@@ -87,8 +87,8 @@ def selected_prototypes(task: Task, report: Report = quiet) -> Outcome:
     """LPMN-style, of whose prototypes three in five are kept after training."""
     outcome = baseline(HEADS["lpmn"], task, report)
     outcome.model = selection(outcome.model, SELECTED_SHARE)  # type: ignore[arg-type]
-    test = task.parts().test
-    outcome.probabilities = in_batches(outcome.model, task.array, test, task.recipe.speed).softmax(1)
+    probabilities = in_batches(outcome.model, task.array, task.judged(), task.recipe.speed).softmax(1)
+    outcome.probabilities = mean_over_views(probabilities, len(task.fold.test))
     return outcome
 
 
@@ -127,10 +127,10 @@ def _choose_and_refit(task: Task, build: Callable[[], nn.Module], objective: Obj
     model, refit_rows = train_once("refit", task.known(), stage, epochs=epochs)
     with timed(seconds, "test"):
         embeddings = in_batches(model.embed, array, test, recipe.speed)  # type: ignore[arg-type]
-        probabilities = in_batches(model, array, test, recipe.speed).softmax(1)
+        probabilities = in_batches(model, array, task.judged(), recipe.speed).softmax(1)
     return Outcome(
         model=model,
-        probabilities=probabilities,
+        probabilities=mean_over_views(probabilities, len(test)),
         embeddings={"encoder": array.pooled(test)[:, 0].flatten(1), "system": embeddings},
         choice={"epochs": epochs},
         parameters=_parameters(model),

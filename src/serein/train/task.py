@@ -77,6 +77,11 @@ class Task:
         corpus = (len(self.array.ids) - len(self.elsewhere)) // self.views
         return torch.cat([indices + view * corpus for view in range(self.views)])
 
+    def judged(self) -> Int[Tensor, " judged"]:
+        """The test utterances, with ``model.test_views`` followed by their views."""
+        test = self.parts().test
+        return self.with_views(test) if self.recipe.model.test_views else test
+
     def labelled(self) -> Int[Tensor, " train"]:
         """Training utterances whose labels may be used: all, or ``finetune.label_share`` of each class."""
         return self._share(self.parts().train)
@@ -136,6 +141,13 @@ class Outcome:
     history: list[Row] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     collapse: str = ""
+
+
+def mean_over_views(probabilities: Float[Tensor, "judged classes"], test: int) -> Float[Tensor, "test classes"]:
+    """One row a test utterance, of rows for :meth:`Task.judged`."""
+    views = len(probabilities) // test if test else 1
+    mean: Tensor = probabilities.view(views, test, probabilities.shape[1]).mean(0)
+    return mean
 
 
 def ua_of_logits(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> float:

@@ -1,0 +1,104 @@
+"""Several finished runs, or the seeds of one, as a committee: their probabilities averaged, in a run folder again."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from safetensors.numpy import save_file
+
+from serein.errors import CorpusError, UsageError
+from serein.evaluate.runs import Run, load_embeddings, load_run
+
+Probabilities = dict[str, Float[np.ndarray, " labels"]]
+
+
+def average(folders: Sequence[str | Path], output: str | Path) -> Path:
+    """Write the run of a committee of all seeds of these runs; nothing is trained.
+
+    Every member has one voice: the probabilities of all runs' seeds are averaged, so a run of three seeds has three
+    times the weight of a run of one. The costs of the members are summed.
+
+    Args:
+        folders: finished runs under one protocol.
+        output: the new run's folder, which must not hold a run.
+
+    Raises:
+        CorpusError: a run is not finished, or was made under another protocol than the first.
+        UsageError: the output holds a run already.
+    """
+    output = Path(output)
+    if (output / "run.json").exists():
+        raise UsageError(f"{output}: holds a run already; give another folder with -o")
+    runs = [load_run(folder) for folder in folders]
+    first = runs[0]
+    for run in runs[1:]:
+        if run.protocol.hash != first.protocol.hash or run.truths() != first.truths():
+            raise CorpusError(
+                f"{run.folder}: was not tested on the utterances of {first.folder}; run both under one protocol"
+            )
+    labels = first.protocol.labels
+    mean = _mean([_probabilities(run) for run in runs])
+    members = sum(len(run.seeds) for run in runs)
+    names = list(dict.fromkeys(run.name for run in runs))
+
+    for fold in first.protocol.folds:
+        place = output / "folds" / fold.name / "seed-0"
+        place.mkdir(parents=True, exist_ok=True)
+        done = [one for run in runs for one in run.fold_runs if one.fold == fold.name]
+        stages = sorted({stage for one in done for stage in one.seconds})
+        parts = sorted({part for one in done for part in one.trainable_parameters})
+        costs = {
+            "seconds": {stage: sum(one.seconds.get(stage, 0.0) for one in done) for stage in stages},
+            "peak_memory_bytes": max(one.peak_memory_bytes for one in done),
+            "trainable_parameters": {
+                part: sum(one.trainable_parameters.get(part, 0) for one in done) for part in parts
+            },
+            "choice": {},
+            "collapsed": any(one.collapsed for one in done),
+        }
+        (place / "cost.json").write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+        seen = load_embeddings(done[0].embeddings, fold.test)
+        save_file(
+            {"encoder": seen.encoder}, place / "embeddings.safetensors", {"serein": json.dumps({"ids": seen.ids})}
+        )
+    (output / "predictions.csv").write_text(_table(first, labels, mean), encoding="utf-8")
+    first.protocol.save(output / "protocol.json")
+    for name in ("recipe.toml", "environment.json"):
+        (output / name).write_bytes((first.folder / name).read_bytes())
+    facts = json.loads((first.folder / "run.json").read_text(encoding="utf-8"))
+    facts |= {"name": f"{' + '.join(names)}, {members} averaged", "seeds": [0], "system": "ensemble"}
+    facts["command"] = f"serein ensemble {' '.join(run.folder.name for run in runs)} -o {output.name}"
+    (output / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    return output
+
+
+def _probabilities(run: Run) -> list[Probabilities]:
+    """One table an ID for each seed."""
+    columns = [f"p_{label}" for label in run.protocol.labels]
+    members: dict[str, Probabilities] = {}
+    with (run.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            members.setdefault(row["seed"], {})[row["id"]] = np.array([float(row[name]) for name in columns])
+    return list(members.values())
+
+
+def _mean(tables: Sequence[Sequence[Probabilities]]) -> Probabilities:
+    members = [member for table in tables for member in table]
+    return {name: np.mean([member[name] for member in members], axis=0) for name in members[0]}
+
+
+def _table(run: Run, labels: Sequence[str], mean: Probabilities) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "talker", "fold", "seed", "truth", "prediction", *(f"p_{label}" for label in labels)])
+    for row in run.predictions:
+        if row.seed == run.seeds[0]:
+            scores = mean[row.id]
+            best = labels[int(scores.argmax())]
+            numbers = [f"{score:.6f}" for score in scores]
+            writer.writerow([row.id, row.talker, row.fold, 0, row.truth, best, *numbers])
+    return text.getvalue()

@@ -1,0 +1,54 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from serein.errors import CorpusError, UsageError
+from serein.evaluate.ensemble import average
+from serein.evaluate.runs import load_run
+
+
+def rows(folder):
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_each_members_probabilities_count_the_same(default_run, tmp_path):
+    members, committee = rows(default_run), average([default_run], tmp_path / "committee")
+    labels = load_run(default_run).protocol.labels
+    for row in rows(committee):
+        mine = [[float(m[f"p_{label}"]) for label in labels] for m in members if m["id"] == row["id"]]
+        assert len(mine) == len(load_run(default_run).seeds) > 1
+        mean = np.mean(mine, axis=0)
+        assert [float(row[f"p_{label}"]) for label in labels] == pytest.approx(mean, abs=1e-6)
+        assert row["prediction"] == labels[int(mean.argmax())]
+
+
+def test_the_committee_is_a_run_of_one_seed_that_costs_what_its_members_cost(default_run, tmp_path):
+    member, committee = load_run(default_run), load_run(average([default_run, default_run], tmp_path / "committee"))
+    assert committee.seeds == (0,)
+    assert committee.name == f"{member.name}, {2 * len(member.seeds)} averaged"
+    assert committee.protocol.hash == member.protocol.hash
+    spent = sum(sum(one.seconds.values()) for one in member.fold_runs)
+    assert sum(sum(one.seconds.values()) for one in committee.fold_runs) == pytest.approx(2 * spent)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(default_run):
+    with pytest.raises(UsageError, match="holds a run already"):
+        average([default_run], default_run)
+
+
+def test_runs_on_other_utterances_make_no_committee(default_run, tmp_path):
+    other = average([default_run], tmp_path / "other")
+    path = other / "protocol.json"
+    protocol = json.loads(path.read_text(encoding="utf-8"))
+    assert protocol["folds"]
+    first = load_run(other).protocol
+    renamed = type(first)(
+        first.name + "x", first.description, first.corpus, first.labels, first.folds, first.oracle, first.shares_talkers
+    )
+    renamed.save(path)
+    with pytest.raises(CorpusError, match="was not tested on the utterances"):
+        average([default_run, other], tmp_path / "committee")
+    assert not (tmp_path / "committee").exists()
