@@ -150,10 +150,22 @@ def test_the_page_has_the_table_and_the_picture(study):
     assert "(figures/study.svg)" in text
     for name in ("mine", "other | &lt;b&gt;", "third"):
         assert name in svg
-    (row,) = [line for line in text.splitlines() if line.startswith("| mine |") and "finetune" in line]
+    row, _ = [line for line in text.splitlines() if line.startswith("| mine |")]
     assert row.count(" | ") == 10
-    assert "adapt 600.0, finetune 180.0, test 1.5" in row  # 6 folds and seeds
+    assert " | 781.5 | 5,037 | " in row  # 6 folds and seeds of 100 s, 30 s and 0.25 s
     assert not list(study.glob(".*"))
+
+
+def test_a_protocol_that_all_share_is_described_once(study, make_run, protocol, tmp_path):
+    text = write_study(study).markdown.read_text()
+    assert text.count(protocol.description) == 1
+    assert f"\n\nProtocol: {protocol.name} ({protocol.hash}). {protocol.description}\n\n| Variant |" in text
+    assert "| mine | adapter | inductive | 0, 1 |" in text
+
+    save_study(tmp_path, "runs", "t", [("a", make_run("a")), ("b", make_run("b", protocol=mixed(protocol)))])
+    text = write_study(tmp_path).markdown.read_text()
+    assert text.count(protocol.description) == 2
+    assert f"| b | adapter | inductive | mixed ({mixed(protocol).hash}). {protocol.description} | 0, 1 |" in text
 
 
 def test_the_same_runs_give_the_same_bytes(study):
@@ -171,6 +183,7 @@ def test_scores_json_holds_every_number(study):
         assert said["intervals"]["ua"]["low"] == row.summary.intervals.ua.low
         assert said["protocol"]["hash"] == row.run.protocol.hash
         assert said["trainable_parameters"] == sum(row.run.fold_runs[0].trainable_parameters.values())
+    assert content["variants"][0]["seconds"] == {"adapt": 600.0, "finetune": 180.0, "test": 1.5}
     assert content["variants"][0]["minus_first"] is None
     assert content["variants"][1]["minus_first"]["holm_p"] == rows[1].minus_first.holm_p
 

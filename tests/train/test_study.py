@@ -66,9 +66,9 @@ def test_a_study_is_a_list_of_ordinary_runs(study, protocol):
         "runs": [{"name": "Linear probe!", "folder": "linear-probe"}, {"name": "SUPERB", "folder": "superb"}],
     }
     assert {path.name for path in study.iterdir()} == {"study.json", "linear-probe", "superb"}
-    for folder, system, epochs in (("linear-probe", "linear", 8), ("superb", "superb", 1)):
+    for folder, system, epochs, seeds in (("linear-probe", "linear", 8, (0,)), ("superb", "superb", 1, (0, 1))):
         run = load_run(study / folder)
-        assert (run.system, run.seeds, run.command, run.synthetic) == (system, (0, 1), "serein benchmark", True)
+        assert (run.system, run.seeds, run.command, run.synthetic) == (system, seeds, "serein benchmark", True)
         assert run.protocol.hash == protocol.hash
         assert Recipe.read(study / folder / "recipe.toml").finetune.epochs == epochs
 

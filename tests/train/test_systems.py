@@ -112,23 +112,23 @@ def test_the_refit_learns_from_training_and_validation_talkers_and_their_views(t
 def test_the_linear_probe_learns_from_views_too_and_is_judged_without(task, monkeypatch):
     fitted = []
 
-    def watch(statistics, labels, classes, c):
+    def watch(statistics, labels, classes, *strengths):
         fitted.append(len(labels))
         assert labels.min() >= 0
-        return fit(statistics, labels, classes, c)
+        return fit(statistics, labels, classes, *strengths)
 
-    fit = systems.fit_linear_probe
-    monkeypatch.setattr(systems, "fit_linear_probe", watch)
+    fit = systems.fit_linear_probes
+    monkeypatch.setattr(systems, "fit_linear_probes", watch)
     outcome = SYSTEMS["linear"](task, quiet)
     train, validation = len(task.fold.train), len(task.fold.validation)
-    assert fitted == [2 * train] * len(systems.PROBE_C) + [2 * (train + validation)]
+    assert fitted == [2 * train, 2 * (train + validation)]
     assert len(outcome.probabilities) == len(task.fold.test)
 
 
 @pytest.mark.parametrize("system", ["linear", "emobox"])
 def test_a_share_of_the_labels_trains_and_all_validation_labels_judge(task, monkeypatch, system):
     seen: list[int] = []
-    inner = {"linear": "fit_linear_probe", "emobox": "finetune"}[system]
+    inner = {"linear": "fit_linear_probes", "emobox": "finetune"}[system]
     original = getattr(systems, inner)
 
     def watch(*arguments, **how):

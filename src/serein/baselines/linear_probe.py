@@ -51,30 +51,43 @@ class LinearProbe(nn.Module):
         return self.classify(pooled_statistics(frames, padding_mask).flatten(1))
 
 
-def fit_linear_probe(
+def fit_linear_probes(
     statistics: Float[Tensor, "utterances features"],
     labels: Int[Tensor, " utterances"],
     classes: int,
-    c: float,
-) -> LinearProbe:
+    *strengths: float,
+) -> list[LinearProbe]:
     """Fit by L-BFGS: minimise 1/2 ||W||^2 + C * sum of cross entropies; the bias is free.
+
+    One probe for each C; what does not depend on it is computed once, and each starts from the one before.
 
     Args:
         statistics: pooled statistics of the training utterances.
         labels: their classes.
         classes: number of emotions.
-        c: inverse strength of the penalty, as in scikit-learn.
+        strengths: C, the inverse strength of the penalty, as in scikit-learn.
     """
-    probe = LinearProbe(statistics.shape[1], classes)
     deviation, mean = torch.std_mean(statistics, dim=0, correction=0)
-    probe.mean.copy_(mean)
-    probe.deviation.copy_(torch.where(deviation > 1e-6, deviation, 1.0))
-    standardised = (statistics - probe.mean) / probe.deviation
+    deviation = torch.where(deviation > 1e-6, deviation, 1.0)
+    standardised = (statistics - mean) / deviation
     # The best weights lie in the span of the utterances: with fewer of them than features, solve in a basis of it.
     basis, triangle = torch.linalg.qr(standardised.T)
     coordinates = triangle.T.contiguous()
     weight = torch.zeros(classes, coordinates.shape[1], requires_grad=True)
     bias = torch.zeros(classes, requires_grad=True)
+    probes = []
+    for c in strengths:
+        _minimise(coordinates, labels, weight, bias, c)
+        probe = LinearProbe(statistics.shape[1], classes)
+        probe.mean.copy_(mean)
+        probe.deviation.copy_(deviation)
+        probe.output.weight.data = (weight @ basis.T).detach()
+        probe.output.bias.data = bias.detach().clone()
+        probes.append(probe.requires_grad_(False))
+    return probes
+
+
+def _minimise(coordinates: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, c: float) -> None:
     optimizer = torch.optim.LBFGS(
         [weight, bias], max_iter=300, tolerance_grad=1e-5, history_size=20, line_search_fn="strong_wolfe"
     )
@@ -87,6 +100,3 @@ def fit_linear_probe(
         return loss
 
     optimizer.step(closure)
-    probe.output.weight.data = (weight @ basis.T).detach()
-    probe.output.bias.data = bias.detach()
-    return probe.requires_grad_(False)

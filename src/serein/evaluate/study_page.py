@@ -22,6 +22,11 @@ from serein.evaluate.study import FORMAT, Row, Study, load_study
 SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %", "UA minus first", "p", "p (Holm)")
 COST_HEADER = ("Seconds", "Parameters", "MiB")
 TEXT_COLUMNS = 2
+READING = (
+    "UA minus first: the variant's UA minus that of the first, in points, with a paired 95 % interval over the same "
+    "talkers. p: how likely equally good variants differ by at least this much with such talkers; Holm's is adjusted "
+    "for the number of variants. Below 0.05 it is called a difference, else the two cannot be told apart."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,94 +44,19 @@ def score_rows(study: Study) -> list[list[str]]:
     return [_score_cells(row, row is study.rows[0]) for row in study.rows]
 
 
-def write_study(folder: str | Path) -> StudyPaths:
-    """Write ``study.html``, ``study.md``, ``scores.json`` and ``figures/study.svg`` into a study's folder.
-
-    The same runs give the same bytes.
-
-    Raises:
-        UsageError: matplotlib is not installed.
-        CorpusError: see `serein.evaluate.study.load_study`.
-    """
-    if not find_spec("matplotlib"):
-        raise UsageError("a study's picture needs matplotlib: pip install 'serein[report]'")
-    study = load_study(folder)
-    picture = _picture(study)
-    blocks = _blocks(study, picture)
-    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
-    page = Template(template).substitute(
-        title=escape(study.title),
-        body=document.html(blocks),
-        footer="Every score is computed from predictions.csv of the runs; all numbers are in scores.json.",
-    )
-    paths = StudyPaths(
-        study.folder / "study.html",
-        study.folder / "study.md",
-        study.folder / "scores.json",
-        study.folder / "figures" / f"{picture.name}.svg",
-    )
-    texts = {
-        paths.html: page,
-        paths.markdown: document.markdown(blocks) + "\n",
-        paths.scores: json.dumps(_numbers(study), indent=1, allow_nan=False) + "\n",
-        paths.figure: picture.svg,
-    }
-    for path, text in texts.items():
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    return paths
-
-
-def _picture(study: Study) -> Picture:
-    from serein.evaluate import study_plots  # needs matplotlib, which the table does not
-
-    svg = study_plots.dots(
-        [row.name for row in study.rows],
-        [(row.summary.pooled.ua, row.summary.intervals.ua) for row in study.rows],
-        [(row.minus_first.ua, row.minus_first.interval) if row.minus_first else None for row in study.rows],
-    )
-    text = (
-        "UA of each variant with its 95 % interval, and its difference to the first with the paired interval; the "
-        "dashed line is the first variant."
-    )
-    return Picture("study", svg, text)
-
-
-def _blocks(study: Study, picture: Picture) -> list[Block]:
+def opening(study: Study) -> Paragraph:
+    """What was tested: corpus, protocol, test utterances, talkers and seeds of the first run."""
     first = study.rows[0].run
-    table = [[*scores, *_cost_cells(row.run)] for scores, row in zip(score_rows(study), study.rows, strict=True)]
     talkers = {prediction.talker for prediction in first.predictions}
     tested = {prediction.id for prediction in first.predictions}
-    return [
-        Title(study.title),
-        Paragraph(
-            f"Corpus {first.corpus}, protocol {first.protocol.name} ({first.protocol.hash}): {len(tested):,} test "
-            f"utterances of {len(talkers)} talkers; training seeds {', '.join(map(str, first.seeds))}."
-        ),
-        *_banners(study),
-        picture,
-        Table([*SCORE_HEADER, *COST_HEADER], table, text_columns=TEXT_COLUMNS),
-        Paragraph(
-            "UA minus first: the variant's UA minus that of the first, in points, with a paired 95 % interval over the "
-            "same talkers. p: how likely equally good variants differ by at least this much with such talkers; Holm's "
-            "is adjusted for the number of variants. Below 0.05 it is called a difference, else the two cannot be told "
-            "apart."
-        ),
-        Paragraph(
-            "Seconds: wall time by stage, summed over folds and seeds. Parameters: what is trained with labels. MiB: "
-            "the most memory of the process so far, so that on a processor a variant also shows what an earlier one "
-            "of the same call needed."
-        ),
-        *map(Paragraph, DEFINITIONS),
-        Section("Runs"),
-        Table(["Variant", "System", "Adapter training", "Protocol", "Seeds"], [*map(_identity_cells, study.rows)], 4),
-        *(Details(row.name, [Code(row.run.command), Code(row.run.recipe)]) for row in study.rows),
-    ]
+    return Paragraph(
+        f"Corpus {first.corpus}, protocol {first.protocol.name} ({first.protocol.hash}): {len(tested):,} test "
+        f"utterances of {len(talkers)} talkers; training seeds {', '.join(map(str, first.seeds))}."
+    )
 
 
-def _banners(study: Study) -> list[Block]:
+def banners(study: Study) -> list[Banner]:
+    """What may not be overlooked: synthetic voices, dishonest splits, scores of several protocols."""
     runs = [row.run for row in study.rows]
     found = [
         (
@@ -148,6 +78,83 @@ def _banners(study: Study) -> list[Block]:
         ),
     ]
     return [Banner(title, text) for applies, title, text in found if applies]
+
+
+def picture(study: Study) -> Picture:
+    """UA of each variant and its difference to the first."""
+    from serein.evaluate import study_plots  # needs matplotlib, which the table does not
+
+    svg = study_plots.dots(
+        [row.name for row in study.rows],
+        [(row.summary.pooled.ua, row.summary.intervals.ua) for row in study.rows],
+        [(row.minus_first.ua, row.minus_first.interval) if row.minus_first else None for row in study.rows],
+    )
+    text = (
+        "UA of each variant with its 95 % interval, and its difference to the first with the paired interval; the "
+        "dashed line is the first variant."
+    )
+    return Picture("study", svg, text)
+
+
+def write_study(folder: str | Path) -> StudyPaths:
+    """Write ``study.html``, ``study.md``, ``scores.json`` and ``figures/study.svg`` into a study's folder.
+
+    The same runs give the same bytes.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+        CorpusError: see `serein.evaluate.study.load_study`.
+    """
+    if not find_spec("matplotlib"):
+        raise UsageError("a study's picture needs matplotlib: pip install 'serein[report]'")
+    study = load_study(folder)
+    drawn = picture(study)
+    blocks = _blocks(study, drawn)
+    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
+    page = Template(template).substitute(
+        title=escape(study.title),
+        body=document.html(blocks),
+        footer="Every score is computed from predictions.csv of the runs; all numbers are in scores.json.",
+    )
+    paths = StudyPaths(
+        study.folder / "study.html",
+        study.folder / "study.md",
+        study.folder / "scores.json",
+        study.folder / "figures" / f"{drawn.name}.svg",
+    )
+    texts = {
+        paths.html: page,
+        paths.markdown: document.markdown(blocks) + "\n",
+        paths.scores: json.dumps(_numbers(study), indent=1, allow_nan=False) + "\n",
+        paths.figure: drawn.svg,
+    }
+    for path, text in texts.items():
+        path.parent.mkdir(exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    return paths
+
+
+def _blocks(study: Study, drawn: Picture) -> list[Block]:
+    table = [[*scores, *_cost_cells(row.run)] for scores, row in zip(score_rows(study), study.rows, strict=True)]
+    return [
+        Title(study.title),
+        opening(study),
+        *banners(study),
+        drawn,
+        Table([*SCORE_HEADER, *COST_HEADER], table, text_columns=TEXT_COLUMNS),
+        Paragraph(READING),
+        Paragraph(
+            "Seconds: wall time, summed over stages, folds and seeds; scores.json has it by stage. Parameters: what is "
+            "trained with labels. MiB: the most memory of the process so far, so that on a processor a variant also "
+            "shows what an earlier one of the same call needed."
+        ),
+        *map(Paragraph, DEFINITIONS),
+        Section("Runs"),
+        *_identities(study),
+        *(Details(row.name, [Code(row.run.command), Code(row.run.recipe)]) for row in study.rows),
+    ]
 
 
 def _score_cells(row: Row, is_first: bool) -> list[str]:
@@ -193,18 +200,29 @@ def _validation_talkers_train(run: Run) -> bool:
 
 
 def _cost_cells(run: Run) -> list[str]:
-    seconds = _seconds(run)
     return [
-        ", ".join(f"{stage} {spent:,.1f}" for stage, spent in seconds.items()),
+        f"{sum(_seconds(run).values()):,.1f}",
         f"{_parameters(run):,}",
         f"{_memory(run) / 2**20:,.0f}",
     ]
 
 
-def _identity_cells(row: Row) -> list[str]:
-    run = row.run
-    protocol = f"{run.protocol.name} ({run.protocol.hash}). {run.protocol.description}"
-    return [row.name, run.name, run.adapter_training, protocol, ", ".join(map(str, run.seeds))]
+def _identities(study: Study) -> list[Block]:
+    """Which runs these are; a protocol's description is long, so one that all share stands above the table."""
+    runs = [row.run for row in study.rows]
+    protocols = [f"{run.protocol.name} ({run.protocol.hash}). {run.protocol.description}" for run in runs]
+    columns = {
+        "Variant": [row.name for row in study.rows],
+        "System": [run.name for run in runs],
+        "Adapter training": [run.adapter_training for run in runs],
+        "Protocol": protocols,
+        "Seeds": [", ".join(map(str, run.seeds)) for run in runs],
+    }
+    shared: list[Block] = []
+    if len(set(protocols)) == 1:
+        del columns["Protocol"]
+        shared = [Paragraph(f"Protocol: {protocols[0]}")]
+    return [*shared, Table([*columns], [*zip(*columns.values(), strict=True)], len(columns) - 1)]
 
 
 def _seconds(run: Run) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from serein.baselines.linear_probe import fit_linear_probe
+from serein.baselines.linear_probe import fit_linear_probes
 from serein.baselines.lpmn import selection
 from serein.model import ModelConfig, build_classifier
 from serein.nn.classifier import EmotionClassifier
@@ -37,13 +37,13 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
     statistics = array.pooled(torch.arange(len(array.ids))).flatten(1)
     with timed(seconds, "finetune"):
         scores = {}
-        for done, c in enumerate(PROBE_C, start=1):
-            probe = fit_linear_probe(statistics[train], labels[train], len(classes), c)
+        probes = fit_linear_probes(statistics[train], labels[train], len(classes), *PROBE_C)
+        for done, (c, probe) in enumerate(zip(PROBE_C, probes, strict=True), start=1):
             scores[c] = ua_of_logits(probe.classify(statistics[validation]), labels[validation], classes)
             report("finetune", done, len(PROBE_C), {"C": c, "validation_ua": scores[c]})
     best = max(scores, key=lambda c: (scores[c], -c))
     with timed(seconds, "refit"):
-        probe = fit_linear_probe(statistics[known], labels[known], len(classes), best)
+        (probe,) = fit_linear_probes(statistics[known], labels[known], len(classes), best)
     with timed(seconds, "test"):
         probabilities = mean_over_views(probe.classify(statistics[task.judged()]).softmax(1), len(test))
     return Outcome(
