@@ -1,0 +1,205 @@
+"""Finished studies as one page: what was run, how to run it again, the scores, and what may be said of them.
+
+Usage:  python benchmarks/results.py STUDY [STUDY...] -o docs/results.md [--preface FILE]
+
+A STUDY is a folder that serein benchmark, ablate, inflation or study made. The figures go to ``figures`` beside the
+page. Every number is computed from the runs' predictions; FILE is Markdown on how systems and settings were chosen.
+No path of the machine gets into the page: where one would, nothing is written.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from math import isnan
+from pathlib import Path
+
+from serein.errors import SereinError, UsageError
+from serein.evaluate.comparison import THRESHOLD
+from serein.evaluate.document import Block, Code, Paragraph, Picture, Section, Table, markdown
+from serein.evaluate.runs import Run
+from serein.evaluate.sections import DEFINITIONS
+from serein.evaluate.study import Row, Study, load_study
+from serein.evaluate.study_page import READING, SCORE_HEADER, TEXT_COLUMNS, banners, opening, picture, score_rows
+
+COPIES = {"emodb": "emodb-2s"}
+NOTES = {
+    "emodb-2s": "emodb-2s is not EmoDB as it was released: in this copy every recording is cut or padded to 2 seconds.",
+    "urdu": (
+        "26 of the 29 talkers speak one emotion only, so folds of whole talkers leave almost nothing to learn from a "
+        "talker about two emotions; the intervals are as wide as they are for that reason."
+    ),
+}
+EMOBOX = Table(
+    ["EmoBox's system", "", "UA %", "WA %", "Macro F1 %"],
+    [
+        ["HuBERT-large", "published, not run here", "70.0", "70.3", "69.5"],
+        ["Whisper-large-v3", "published, not run here", "75.3", "75.9", "75.2"],
+        ["WavLM-large", "published, not run here", "72.0", "72.2", "71.4"],
+    ],
+    text_columns=2,
+)
+EMOBOX_NOTE = (
+    "EmoBox publishes these scores for the same test folds. Its validation part is a random 20 %, of talkers who also "
+    "train, and every checkpoint is read on the test part: they are not comparable in strictness with the scores above."
+)
+# a backslash stands twice where Markdown escapes it
+MACHINE_PATH = re.compile(r"(?<![\w/:<.])~?/\w[^\s\"')]*|\b[A-Za-z]:\\+\w[^\s\"')]*")
+
+
+def shareable(study: Study) -> Study:
+    """The study with each corpus under the name of the copy that was used, and runs without their folders' paths."""
+    corpus = study.rows[0].run.corpus
+    copy = COPIES.get(corpus, corpus)
+    title = re.sub(rf"\b{re.escape(corpus)}\b(?!-2s)", copy, study.title)
+    if copy != corpus and copy not in title:
+        title = f"{title} ({copy})"
+    rows = [
+        replace(
+            row,
+            name=re.sub(r"\([^()]*/([^/()]+)\)$", r"(\1)", row.name) if study.kind == "runs" else row.name,
+            run=replace(row.run, corpus=COPIES.get(row.run.corpus, row.run.corpus)),
+        )
+        for row in study.rows
+    ]
+    return replace(study, title=title, rows=tuple(rows))
+
+
+def shareable_command(command: str, output: str) -> str:
+    """The command with ``output`` as its output, and no other path than that of a recipe within the project."""
+    words = [
+        part for word in shlex.split(command) for part in (word.split("=", 1) if word.startswith("--") else [word])
+    ]
+    return shlex.join(_shareable_word(before, word, output) for before, word in pairwise(["", *words]))
+
+
+def _shareable_word(before: str, word: str, output: str) -> str:
+    if before == "--folds-file":
+        return "FOLDS"
+    if before in ("-o", "--output"):
+        return output
+    if word.endswith(".toml"):
+        parts = Path(word).parts
+        return "/".join(parts[parts.index("recipes") :]) if "recipes" in parts else parts[-1]
+    is_argument = not before.startswith("-") and not word.startswith("-")
+    return Path(word).name if is_argument or before in ("--view", "--unlabelled") else word
+
+
+def commands(study: Study, name: str) -> list[str]:
+    """What makes the study's runs and the study, under the name ``name``."""
+    runs = [row.run for row in study.rows]
+    if study.kind != "runs":
+        made = [shareable_command(run.command, f"studies/{name}") for run in runs]
+        return list(dict.fromkeys(filter(None, made)))
+    folders = [_shareable_folder(run) for run in runs]
+    made = [
+        shareable_command(run.command, str(folder if _alone(run) else folder.parent))
+        for run, folder in zip(runs, folders, strict=True)
+    ]
+    words = ["serein", "study", f"studies/{name}", *map(str, folders), "--title", study.title]
+    return [*dict.fromkeys(filter(None, made)), shlex.join(words)]
+
+
+def _shareable_folder(run: Run) -> Path:
+    folder = run.folder.resolve()
+    return Path("runs", folder.name) if _alone(run) else Path("studies", folder.parent.name, folder.name)
+
+
+def _alone(run: Run) -> bool:
+    """Whether the run was made by itself, or as one of a study's."""
+    return not {"benchmark", "ablate", "inflation"} & set(shlex.split(run.command)[:3])
+
+
+def encoder(run: Run) -> str:
+    """Its name on the Hub, or that of its folder, and the layers."""
+    name, layers = run.encoder["name"], run.encoder["layers"]
+    name = name if run.encoder["revision"] else Path(name).name
+    return f"Encoder {name}, layers {', '.join(map(str, layers))}, {run.encoder['frame_rate']:g} frames a second."
+
+
+def verdict(row: Row, first: str, holm_p: str) -> str:
+    """What may be said of a variant and the first one, in a sentence."""
+    found = row.minus_first
+    if found is None:
+        return f"{row.name} was run under another protocol than {first}: the two are not compared."
+    if isnan(found.holm_p):
+        return f"Of {row.name} and {first} nothing can be said: one talker tells nothing of others."
+    numbers = f"{100 * found.ua:+.1f} points of UA, p after Holm {holm_p}"
+    if found.holm_p >= THRESHOLD:
+        return f"{row.name} and {first} cannot be told apart ({numbers})."
+    return f"{row.name} is {'better' if found.ua > 0 else 'worse'} than {first}, which stands after Holm ({numbers})."
+
+
+def section(study: Study, name: str) -> tuple[str, Picture]:
+    """A study's part of the page as Markdown, and its figure."""
+    study = shareable(study)
+    first = study.rows[0]
+    scores = score_rows(study)
+    drawn = replace(picture(study), name=name)
+    above: list[Block] = [
+        Section(study.title),
+        opening(study),
+        *map(Paragraph, dict.fromkeys(encoder(row.run) for row in study.rows)),
+        *([Paragraph(NOTES[first.run.corpus])] if first.run.corpus in NOTES else []),
+        *([Code("\n".join(made))] if (made := commands(study, name)) else []),
+        *banners(study),
+        drawn,
+        Table(SCORE_HEADER, scores, TEXT_COLUMNS),
+    ]
+    verdicts = [
+        Paragraph(verdict(row, first.name, cells[SCORE_HEADER.index("p (Holm)")]))
+        for row, cells in zip(study.rows[1:], scores[1:], strict=True)
+    ]
+    listed = "\n".join(f"- {markdown([sentence])}" for sentence in verdicts)
+    is_emobox = (first.run.corpus, first.run.protocol.name) == ("ravdess", "emobox")
+    published = markdown([EMOBOX, Paragraph(EMOBOX_NOTE)]) if is_emobox else ""
+    return "\n\n".join(filter(None, [markdown(above), published, listed])), drawn
+
+
+def write_page(folders: Sequence[Path], output: Path, preface: str = "") -> None:
+    """Write the page and its figures.
+
+    Raises:
+        UsageError: a path of the machine would get into them; nothing is written then.
+        CorpusError: see `serein.evaluate.study.load_study`.
+    """
+    uses: Counter[str] = Counter()
+    sections, texts = [], {}
+    for folder in folders:
+        name = folder.resolve().name
+        uses[name] += 1
+        text, drawn = section(load_study(folder), name if uses[name] == 1 else f"{name}-{uses[name]}")
+        sections.append(text)
+        texts[output.parent / "figures" / f"{drawn.name}.svg"] = drawn.svg
+    chosen = [f"## How these were chosen\n\n{preface.strip()}"] if preface else []
+    reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, *DEFINITIONS))])
+    texts[output] = "\n\n".join(["# Results", *chosen, *sections, reading]) + "\n"
+    for path, text in texts.items():
+        if found := MACHINE_PATH.search(text):
+            raise UsageError(f"{path} would hold a path of this machine, {found[0]}; take it out of the title or name")
+    for path, text in texts.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def main(arguments: Sequence[str]) -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--preface", type=Path, help="Markdown: how systems and settings were chosen")
+    args = parser.parse_args(arguments)
+    write_page(args.studies, args.output, args.preface.read_text(encoding="utf-8") if args.preface else "")
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except SereinError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

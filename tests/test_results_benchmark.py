@@ -1,0 +1,178 @@
+import importlib.util
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from serein.errors import UsageError
+from serein.evaluate.runs import load_run
+from serein.evaluate.study import load_study, save_study
+from serein.evaluate.study_page import score_rows
+
+HERE = Path(__file__).resolve().parent
+
+
+def load(name: str, path: Path):
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+results = load("results", HERE.parent / "benchmarks" / "results.py")
+fixtures = load("evaluate_fixtures", HERE / "evaluate" / "conftest.py")
+write_run = fixtures.write_run
+COMMAND = (
+    "serein benchmark /home/me/frames/{corpus} --view /home/me/{corpus}-0.9 --protocol emobox --folds-file=/data/f.json"
+    " --recipe /home/me/recipes/ablation/a.toml --set speed.device=cpu --map a/b=c --seeds 2 -o /home/me/out/{corpus}"
+)
+ENCODER = {"name": "/home/me/models/whisper", "revision": "", "layers": [2, 3], "frame_rate": 12.5, "settings": {}}
+
+
+def make_study(folder: Path, corpus: str = "toy", kind: str = "benchmark", title: str | None = None, **facts) -> Path:
+    """A good system, a bad one, and one like the first, under protocol emobox."""
+    protocol = replace(fixtures.make_protocol(), name="emobox", corpus=corpus)
+    facts = {
+        "command": COMMAND.format(corpus=corpus),
+        "corpus": corpus,
+        "encoder": ENCODER,
+        "protocol": protocol,
+    } | facts
+    chances = {"good": 0.95, "bad": 0.2, "alike": 0.93}
+    runs = [
+        (name, write_run(folder / name, accuracy=chance, random_seed=seed, **facts))
+        for seed, (name, chance) in enumerate(chances.items())
+    ]
+    save_study(folder, kind, title or f"Systems on {corpus}, protocol emobox", runs)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory) -> Path:
+    """For tests that change nothing in it."""
+    return make_study(tmp_path_factory.mktemp("studies") / "mine")
+
+
+def page_of(tmp_path: Path, *studies: Path, preface: str = "") -> str:
+    results.write_page(studies, tmp_path / "docs" / "results.md", preface)
+    return (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
+
+
+def test_the_command_remakes_the_study_and_names_no_place(tmp_path, mine):
+    page = page_of(tmp_path, mine)
+    assert (
+        "```\nserein benchmark toy --view toy-0.9 --protocol emobox --folds-file FOLDS --recipe recipes/ablation/a.toml"
+        " --set speed.device=cpu --map a/b=c --seeds 2 -o studies/mine\n```"
+    ) in page
+    assert "/home" not in page
+    assert str(mine.parent) not in page
+    assert "Encoder whisper, layers 2, 3, 12.5 frames a second." in page
+
+
+def test_scores_are_the_studys_and_the_facts_stand_above(tmp_path, mine):
+    study = load_study(mine)
+    page = page_of(tmp_path, mine)
+    lines = [unescape(line.replace("\\", "")) for line in page.splitlines()]
+    for row in score_rows(study):
+        assert f"| {' | '.join(row)} |" in lines
+    facts = f"Corpus toy, protocol emobox ({study.rows[0].run.protocol.hash}): 72 test utterances of 6 talkers; "
+    assert facts + "training seeds 0, 1." in page
+    assert page.index(facts) < page.index("| good |")
+
+
+def test_each_difference_has_its_sentence(tmp_path, mine):
+    _, bad, alike = load_study(mine).rows
+    assert bad.minus_first.holm_p < 0.05 <= alike.minus_first.holm_p
+    page = page_of(tmp_path, mine)
+    assert f"\n- bad is worse than good, which stands after Holm ({100 * bad.minus_first.ua:+.1f} points" in page
+    assert f"\n- alike and good cannot be told apart ({100 * alike.minus_first.ua:+.1f} points of UA, p after" in page
+    better = replace(bad, minus_first=replace(bad.minus_first, ua=0.1))
+    assert results.verdict(better, "good", "0.001").startswith("bad is better than good, which stands after Holm")
+    unknown = replace(bad, minus_first=replace(bad.minus_first, holm_p=float("nan")))
+    assert "nothing can be said" in results.verdict(unknown, "good", "-")
+    assert "another protocol" in results.verdict(replace(bad, minus_first=None), "good", "")
+
+
+def test_figures_lie_beside_the_page_and_namesakes_have_their_own(tmp_path):
+    page = page_of(tmp_path, make_study(tmp_path / "a" / "x"), make_study(tmp_path / "b" / "x"))
+    for name in ("x", "x-2"):
+        assert f"(figures/{name}.svg)" in page
+        assert f"-o studies/{name}\n" in page
+        svg = (tmp_path / "docs" / "figures" / f"{name}.svg").read_text()
+        assert "alike" in svg
+        assert "<dc:date>" not in svg
+        assert str(tmp_path) not in svg
+    assert {path.name for path in (tmp_path / "docs").rglob("*")} == {"results.md", "figures", "x.svg", "x-2.svg"}
+
+
+def test_ravdess_under_emobox_shows_what_is_published(tmp_path):
+    ravdess = make_study(tmp_path / "r", "ravdess")
+    page = page_of(tmp_path, ravdess)
+    assert "| Whisper-large-v3 | published, not run here | 75.3 | 75.9 | 75.2 |" in page
+    assert "not comparable in strictness" in page
+    assert "published" not in page_of(tmp_path, make_study(tmp_path / "u", "urdu"))
+    other = fixtures.make_protocol(corpus="ravdess", name="talkers-3")
+    assert "published" not in page_of(tmp_path, make_study(tmp_path / "t", "ravdess", protocol=other))
+
+
+def test_copies_are_named_as_copies_and_urdus_talkers_are_told(tmp_path):
+    page = page_of(tmp_path, make_study(tmp_path / "e", "emodb"), make_study(tmp_path / "u", "urdu"))
+    assert "\n## Systems on emodb-2s, protocol emobox\n" in page
+    assert "Corpus emodb-2s, " in page
+    assert page.count("26 of the 29 talkers speak one emotion only") == 1
+    untold = results.shareable(load_study(make_study(tmp_path / "f", "emodb", title="Heads")))
+    assert untold.title == "Heads (emodb-2s)"
+    assert results.shareable(untold).title == "Heads (emodb-2s)"
+
+
+def test_a_study_of_runs_is_remade_run_by_run(tmp_path):
+    crossval = "serein crossval /home/me/frames/ --system linear -o /home/me/runs/probe"
+    single = write_run(tmp_path / "probe", command=crossval)
+    folder = make_study(tmp_path / "bench")
+    runs = [(f"probe (SNP) ({single})", single), (f"adapter ({folder / 'bad'})", folder / "bad")]
+    save_study(tmp_path / "both", "runs", "Two of them", runs)
+    study = load_study(tmp_path / "both")
+    first, second, last = results.commands(study, "both")
+    assert first == "serein crossval frames --system linear -o runs/probe"
+    assert second.endswith("-o studies/bench")
+    assert last == "serein study studies/both runs/probe studies/bench/bad --title 'Two of them'"
+    assert [row.name for row in results.shareable(study).rows] == ["probe (SNP) (probe)", "adapter (bad)"]
+    said = "- adapter (bad) was run under another protocol than probe (SNP) (probe): the two are not compared."
+    assert said in page_of(tmp_path, study.folder)
+
+
+def test_a_run_made_in_python_has_no_command(tmp_path):
+    study = make_study(tmp_path / "mine", command="")
+    assert results.commands(load_study(study), "mine") == []
+    assert "```" not in page_of(tmp_path, study)
+
+
+def test_an_encoder_of_the_hub_keeps_its_whole_name(tmp_path):
+    run = load_run(write_run(tmp_path / "run"))
+    assert results.encoder(run) == "Encoder toy/encoder, layers 2, 3, 50 frames a second."
+
+
+@pytest.mark.parametrize("path", ["/srv/x", "~/runs/x", r"C:\runs"])
+def test_where_a_path_would_get_into_the_page_nothing_is_written(tmp_path, path):
+    study = make_study(tmp_path / "mine", title=f"Systems of {path}")
+    with pytest.raises(UsageError, match="would hold a path of this machine"):
+        page_of(tmp_path, study)
+    assert not (tmp_path / "docs").exists()
+
+
+def test_the_page_opens_with_the_preface_as_it_was_written(tmp_path, mine):
+    preface = tmp_path / "preface.md"
+    preface.write_text("By *validation*: see [there](https://example.org/a/b).\n", encoding="utf-8")
+    output = tmp_path / "docs" / "results.md"
+    results.main([str(mine), "-o", str(output), "--preface", str(preface)])
+    opening = (
+        "# Results\n\n## How these were chosen\n\nBy *validation*: see [there](https://example.org/a/b).\n\n## Systems"
+    )
+    assert output.read_text().startswith(opening)
+    results.main([str(mine), "-o", str(output)])
+    assert "How these were chosen" not in output.read_text()
+
+
+def test_an_inflated_score_keeps_its_warning(tmp_path):
+    assert "NOT TO BE QUOTED" in page_of(tmp_path, make_study(tmp_path / "mine", kind="inflation"))
