@@ -275,9 +275,13 @@ def test_wrong_words_end_with_2(journey, tmp_path):
 
 def test_views_and_unlabelled_speech_go_through_the_command_line(journey, tmp_path):
     table, recipe, frames = journey.folder / "corpus.csv", journey.folder / "tiny.toml", journey.folder / "frames"
-    header, *rows = table.read_text(encoding="utf-8").splitlines(keepends=True)
-    other = table.with_name("other.csv")  # paths are relative to the table's folder
-    other.write_text("".join([header, *rows[::12]]), encoding="utf-8")
+    strangers = []
+    for utterance in Corpus.from_csv(table).utterances[::12]:
+        samples, rate = soundfile.read(utterance.path)
+        strangers.append(replace(utterance, path=tmp_path / utterance.path.name, audio_hash=""))
+        soundfile.write(strangers[-1].path, samples / 2, rate)
+    other = tmp_path / "other.csv"
+    Corpus("other", tuple(strangers)).to_csv(other)
     extract = ["extract", "--encoder", "logmel", "--pool", 2]
     crossval = [
         "crossval", frames, "--protocol", "sessions", "--recipe", recipe, "--set", "finetune.epochs=1",
@@ -297,7 +301,7 @@ def test_views_and_unlabelled_speech_go_through_the_command_line(journey, tmp_pa
     assert json.loads((tmp_path / "slow" / "store.json").read_text())["speed"] == 0.9
     said = json.loads((tmp_path / "run" / "run.json").read_text())
     assert (said["views"], said["unlabelled"]) == (
-        ["speed 0.9"],
+        [f"speed 0.9, corpus {json.loads((tmp_path / 'slow' / 'store.json').read_text())['corpus']['hash']}"],
         [json.loads((tmp_path / "other" / "store.json").read_text())["corpus"]["name"]],
     )
     predicted = (tmp_path / "run" / "predictions.csv").read_text().splitlines()[1:]
@@ -309,7 +313,7 @@ def test_views_and_unlabelled_speech_go_through_the_command_line(journey, tmp_pa
     assert "--unlabelled" in refused.err
     judged = serein("crossval", tmp_path / "slow", "--protocol", "sessions", "-o", tmp_path / "refused")
     assert judged.code == 4
-    assert "for training only (--view)" in judged.err
+    assert "a view of a corpus (--view)" in judged.err
 
 
 def test_bad_data_end_with_4(tmp_path, tones):

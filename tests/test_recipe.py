@@ -34,6 +34,10 @@ def test_without_a_word_a_recipe_is_the_papers():
         ("[adapt]\nlearning_rate = nan", r"adapt\.learning_rate"),
         ("[adapt]\ndata = 'some'", r"adapt\.data: .*'none', 'inductive', 'transductive' or 'elsewhere'"),
         ("[model]\nwidth = 100\nheads = 6", r"model: .*heads = 6 does not divide width = 100"),
+        (
+            "[model]\npooling_variance = 'printed'\npooled_norm = 'batch'",
+            r"model: .*\"printed\" can be negative.*\"l2\"",
+        ),
         ("[speed]\ndevice = 'the \"best\"'", r"speed\.device: .*pattern"),
         ("model = 3", r"model"),
         ("[model", r"mine: is not TOML"),
@@ -148,6 +152,30 @@ def test_the_ablation_of_attributes_is_the_papers_table_2():
     assert first.recipe.adapt.data == "none"
     assert [variant.recipe.adapt.attributes for variant in others] == [128, 256, 512, 1024]
     assert {variant.recipe.adapt.data for variant in others} == {"inductive"}
+
+
+def test_what_is_not_measured_is_not_promised():
+    for path in ABLATIONS:
+        opening = path.read_text(encoding="utf-8").partition("\n\n")[0]
+        assert re.search(r"^# Cost: +not measured yet$", opening, re.MULTILINE)
+        assert re.search(r"^# Expected: UA not measured yet", opening, re.MULTILINE)
+
+
+def test_the_readings_of_the_paper_are_compared_under_its_norm_one_at_a_time():
+    first, *others = (
+        variant.recipe.model_dump() for variant in ablation_variants(FOLDER / "ablation" / "targets.toml", ANY_PROTOCOL)
+    )
+    assert first["model"]["pooled_norm"] == "l2"
+    differing = [
+        [key for table in first for key in first[table] if first[table][key] != other[table][key]] for other in others
+    ]
+    assert differing == [["target_norm"], ["pooling_variance"], ["hand_on"]]
+
+
+@pytest.mark.parametrize("name", ["ema", "lambda", "layers", "masking", "temperature"])
+def test_an_ablation_begins_with_its_base(name):
+    first, *_ = ablation_variants(FOLDER / "ablation" / f"{name}.toml", ANY_PROTOCOL)
+    assert first.recipe == Recipe.read(FOLDER / "laptop.toml")
 
 
 def test_the_demo_runs_from_a_wheel_as_its_recipe_says():

@@ -123,7 +123,7 @@ def test_a_long_recording_is_the_mean_of_equal_windows(recognizer, tones):
     whole = recognizer.probabilities(Recording(samples, 16_000))
     assert float(whole.sum()) == pytest.approx(1, abs=1e-5)
 
-    (windows,) = ([*recognizer._windows(Recording(samples, 16_000))],)
+    (windows,) = recognizer._windows(Recording(samples, 16_000))
     lengths = [frames.shape[1] for frames, _ in windows]
     assert len(lengths) == 2
     assert max(lengths) - min(lengths) <= 1
@@ -133,8 +133,8 @@ def test_a_long_recording_is_the_mean_of_equal_windows(recognizer, tones):
         recognizer.classifier, recognizer.config.model_copy(update={"max_frames": 5}), recognizer.encoder
     )
     cut = short.probabilities(tones.utterances[0].path)
-    frames = torch.cat([frames for frames, _ in short._windows(tones.utterances[0].path)], dim=1)
-    assert torch.equal(frames, next(recognizer._windows(tones.utterances[0].path))[0])
+    (windows,), (uncut,) = ([*model._windows(tones.utterances[0].path)] for model in (short, recognizer))
+    assert torch.equal(torch.cat([frames for frames, _ in windows], dim=1), uncut[0][0])
     assert not torch.allclose(cut, recognizer.probabilities(tones.utterances[0].path), atol=1e-4)
 
 
@@ -181,7 +181,63 @@ def test_an_adapter_is_no_recognizer_but_training_goes_on_from_it(
     )  # fmt: skip
     assert set(told) == {"finetune", "refit"}
     assert load_config(tmp_path).model.width == 16  # the adapter's, not the recipe's
+    assert "may have heard those talkers" in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert EmotionRecognizer.from_pretrained(tmp_path)(tones.utterances[0].path)
+
+
+def recipe_of_the_card(folder: Path) -> Recipe:
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    return Recipe.from_toml(card.partition("```toml\n")[2].partition("```")[0])
+
+
+def test_what_is_not_the_adapters_shape_is_the_recipes(adapter_folder, tone_store, tones, tiny_recipe, tmp_path):
+    slow = extract(tones, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)
+    changes = ["model.blocks=1", "model.layer_mix=joined", "model.heads=4", "model.width=32"]
+    kept = ["model.pooling_heads=2", "model.pooled_norm=batch", "model.dropout=0.25", "model.test_views=true"]
+    recipe = Recipe.from_toml(tiny_recipe.to_toml(), [*changes, *kept, "finetune.epochs=1", "adapt.data=elsewhere"])
+    train_model(
+        tone_store, tone_store.corpus(), tmp_path / "m", recipe, adapter_folder=adapter_folder, views=[slow]
+    )  # fmt: skip
+    module, config = load_model(tmp_path / "m")
+    expected = Recipe.from_toml(tiny_recipe.to_toml(), kept).model
+    assert config.model == recipe_of_the_card(tmp_path / "m").model == expected
+    assert config.speeds == (1.0, 0.9)
+    assert isinstance(module, EmotionClassifier)
+    assert module.adapter.blocks[0].dropout == 0.25
+    said = (tmp_path / "m" / "README.md").read_text(encoding="utf-8")
+    assert "on other corpora only: so says the recipe" in said
+
+
+def test_the_dropout_of_training_is_the_recipes_and_not_the_adapters(adapter_folder, tone_store, tiny_recipe, tmp_path):
+    weights = []
+    for dropout in (0.0, 0.5):
+        changes = [f"model.dropout={dropout}", "finetune.epochs=1"]
+        recipe = Recipe.from_toml(tiny_recipe.to_toml(), changes)
+        folder = tmp_path / str(dropout)
+        train_model(tone_store, tone_store.corpus(), folder, recipe, adapter_folder=adapter_folder)
+        weights.append((folder / "model.safetensors").read_bytes())
+    assert weights[0] != weights[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("none", "was not trained without labels"),
+        ("inductive", "on the other talkers only"),
+        ("transductive", "on all talkers, so it heard that fifth too"),
+    ],
+)
+def test_the_card_says_whom_the_adapter_heard(tone_store, tiny_recipe, tmp_path, data, said):
+    recipe = Recipe.from_toml(tiny_recipe.to_toml(), [f"adapt.data={data}", "finetune.epochs=1", "adapt.epochs=1"])
+    train_model(tone_store, tone_store.corpus(), tmp_path, recipe)
+    assert said in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_view_to_ship_with_has_another_speed(tone_store, tones, tiny_recipe, tmp_path):
+    again = extract(tones, load_encoder("logmel"), tmp_path / "again", pool=2)
+    recipe = Recipe.from_toml(tiny_recipe.to_toml(), ["model.test_views=true"])
+    with pytest.raises(StoreError, match="again: was not extracted at another speed"):
+        train_model(tone_store, tone_store.corpus(), tmp_path / "m", recipe, views=[again])
 
 
 def test_training_from_what_does_not_fit_the_frames_is_refused(
@@ -357,6 +413,21 @@ def test_a_model_of_several_speeds_averages_what_it_says_at_each(recognizer, ton
     mean = (recognizer.probabilities(path) + slow.probabilities(path)) / 2
     assert not torch.allclose(recognizer.probabilities(path), slow.probabilities(path))
     assert torch.allclose(both.probabilities(path), mean, atol=1e-6)
+
+
+def test_every_speed_counts_alike_however_many_windows_it_has(recognizer, tones):
+    samples = load_audio(next(iter(tones)).path)
+    frames = next(recognizer._windows(Recording(samples, 16_000)))[0][0].shape[1]
+
+    def at(*speeds: float) -> EmotionRecognizer:
+        config = recognizer.config.model_copy(update={"speeds": speeds, "max_frames": frames})
+        return EmotionRecognizer(recognizer.classifier, config, recognizer.encoder)
+
+    recording = Recording(samples, 16_000)
+    assert [len(windows) for windows in at(1.0, 0.8)._windows(recording)] == [1, 2]
+    for judge in (EmotionRecognizer.probabilities, EmotionRecognizer.embed):
+        mean = (judge(at(1.0), recording) + judge(at(0.8), recording)) / 2
+        assert torch.allclose(judge(at(1.0, 0.8), recording), mean, atol=1e-6)
 
 
 def test_a_recording_too_short_for_a_speed_is_judged_at_its_own(recognizer):

@@ -26,7 +26,10 @@ FoldsFile = Annotated[Path | None, typer.Option(help="EmoBox's folds, for --prot
 Seeds = Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0, 1, ...")]
 Views = Annotated[
     list[Path] | None,
-    typer.Option("--view", help="The same corpus extracted with another --speed, to train on; repeatable."),
+    typer.Option(
+        "--view",
+        help="The same corpus at another --speed, to train on, with model.test_views to judge too; repeatable.",
+    ),
 ]
 Unlabelled = Annotated[
     list[Path] | None, typer.Option(help="Frames of another corpus, for adapter training to hear; repeatable.")

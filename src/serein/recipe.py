@@ -40,6 +40,15 @@ class Model(Section):
             raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
         return self
 
+    @model_validator(mode="after")
+    def _batch_norm_gets_standard_deviations(self) -> "Model":
+        if self.pooling_variance == "printed" and self.pooled_norm == "batch":
+            raise ValueError(
+                'pooling_variance = "printed" can be negative and so has no standard deviation for pooled_norm = '
+                '"batch" to norm; set pooled_norm = "l2"'
+            )
+        return self
+
 
 class Adapt(Section):
     """Adapter training without labels. Changes results."""

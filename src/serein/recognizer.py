@@ -1,6 +1,6 @@
 """A trained model on anybody's recording."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple, overload
 
@@ -39,8 +39,8 @@ Source = str | Path | bytes | Recording
 class EmotionRecognizer:
     """Encoder, adapter, pooling and classifier behind one call.
 
-    A recording longer than the model's positions is cut into windows of equal length, and is heard at each of the
-    model's speeds; probabilities and embeddings are averaged.
+    A recording is heard at each of the model's speeds, and where it is longer than the model's positions it is cut into
+    windows of equal length; probabilities and embeddings are averaged over the windows of a speed, then over speeds.
 
     Args:
         classifier: the network.
@@ -114,14 +114,19 @@ class EmotionRecognizer:
     @torch.inference_mode()
     def probabilities(self, source: Source) -> Float[Tensor, " classes"]:
         """Probability of each of :attr:`labels`."""
-        return torch.stack([self.classifier(*window).softmax(1)[0] for window in self._windows(source)]).mean(0).cpu()
+        return self._mean(lambda *window: self.classifier(*window).softmax(1), source)
 
     @torch.inference_mode()
     def embed(self, source: Source) -> Float[Tensor, " pooled"]:
         """The utterance embedding: attentive statistics of the adapted frames."""
-        return torch.stack([self.classifier.embed(*window)[0] for window in self._windows(source)]).mean(0).cpu()
+        return self._mean(self.classifier.embed, source)
 
-    def _windows(self, source: Source) -> Iterator[tuple[Tensor, Tensor]]:
+    def _mean(self, function: Callable[[Tensor, Tensor], Tensor], source: Source) -> Tensor:
+        speeds = [torch.cat([function(*window) for window in windows]).mean(0) for windows in self._windows(source)]
+        return torch.stack(speeds).mean(0).cpu()
+
+    def _windows(self, source: Source) -> Iterator[list[tuple[Tensor, Tensor]]]:
+        """Frames and padding mask of each window, a list a speed."""
         samples = _samples(source)
         device = self.classifier.output.weight.device
         for speed in self.config.speeds:
@@ -130,8 +135,8 @@ class EmotionRecognizer:
                 continue
             (frames,) = self.encoder.encode([heard])
             frames = as_stored(frames, self.config.encoder.pool).float()
-            for window in frames.to(device).tensor_split(-(-len(frames) // self.config.max_frames)):
-                yield window.unsqueeze(0), torch.zeros(1, len(window), dtype=torch.bool, device=device)
+            windows = frames.to(device).tensor_split(-(-len(frames) // self.config.max_frames))
+            yield [(w.unsqueeze(0), torch.zeros(1, len(w), dtype=torch.bool, device=device)) for w in windows]
 
 
 def _samples(source: Source) -> np.ndarray:

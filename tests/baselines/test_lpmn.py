@@ -89,6 +89,18 @@ def test_the_loss_does_not_depend_on_padding_nor_on_the_scale_of_projection_and_
     assert torch.allclose(loss, model.forward_with_quantization(frames, padding_mask)[1], atol=1e-5)
 
 
+@torch.no_grad()
+def test_under_mixed_precision_frames_and_prototypes_are_still_compared_in_float32():
+    model = lpmn()
+    frames, nothing = torch.randn(2, 5, 1, 4), torch.zeros(2, 5, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        projected, prototypes, similarities = model._compare(frames, None)
+        embedded = model.embed(frames, nothing)
+    assert similarities.dtype == torch.float32
+    assert torch.allclose(similarities, projected @ prototypes.T)
+    assert embedded.equal(top_mean(projected @ prototypes.T, nothing, model.top))
+
+
 def test_training_on_the_loss_moves_prototypes_onto_frames():
     model = lpmn()
     frames, nothing = torch.randn(4, 6, 1, 4), torch.zeros(4, 6, dtype=torch.bool)

@@ -52,3 +52,13 @@ def test_runs_on_other_utterances_make_no_committee(default_run, tmp_path):
     with pytest.raises(CorpusError, match="was not tested on the utterances"):
         average([default_run, other], tmp_path / "committee")
     assert not (tmp_path / "committee").exists()
+
+
+def test_what_flatters_one_member_flatters_the_committee(make_run, tmp_path):
+    plain = make_run("plain")
+    flattered = make_run("flattered", adapter_training="transductive", talker_statistics="z-norm")
+    for number, members in enumerate([(plain, flattered), (flattered, plain)]):
+        committee = load_run(average(members, tmp_path / str(number)))
+        assert (committee.adapter_training, committee.talker_statistics) == ("transductive", "z-norm")
+    alone = load_run(average([plain], tmp_path / "alone"))
+    assert (alone.adapter_training, alone.talker_statistics) == ("inductive", "none")

@@ -214,6 +214,15 @@ def test_runs_under_other_protocols_are_shown_and_called_not_comparable(make_run
     assert cells["Remarks"] == "ORACLE, transductive"
 
 
+def test_talker_statistics_are_a_remark_and_an_old_run_has_none(make_run):
+    old, normed = make_run("old"), make_run("normed", talker_statistics="z-norm")
+    runs = [load_run(old), load_run(normed)]
+    assert [run.talker_statistics for run in runs] == ["none", "z-norm"]
+    header, *rows = score_table(runs)
+    assert [row[header.index("Remarks")] for row in rows] == ["", "talker statistics"]
+    assert json.loads(write_report(normed).scores.read_text())["talker_statistics"] == "z-norm"
+
+
 def test_one_protocol_but_other_talkers_is_an_error(make_run):
     ours, changed = make_run("ours"), make_run("changed")
     table = changed / "predictions.csv"

@@ -103,8 +103,26 @@ def test_p_at_the_edges():
     some = np.array([[True, False], [True, True]])
     assert talker_p(confusions(some), confusions(some)) == 1.0
     all_right, none = np.ones((4, 2), dtype=bool), np.zeros((4, 2), dtype=bool)
-    assert talker_p(confusions(all_right), confusions(none)) == 0.0
+    assert talker_p(confusions(all_right), confusions(none)) == 0.125
     assert np.isnan(talker_p(confusions(some[:1]), confusions(some[:1])))
+
+
+@pytest.mark.parametrize("talkers", range(2, 9))
+@pytest.mark.parametrize("level", [0.75, 0.95])
+def test_talkers_who_all_agree_show_no_more_than_a_sign_test_of_so_few(talkers, level):
+    all_right, none = (confusions(np.full((talkers, 2), right)) for right in (True, False))
+    p, interval = talker_p(all_right, none), difference_intervals(all_right, none, level=level).ua
+    assert p == pytest.approx(binomtest(talkers, talkers, 0.5).pvalue)
+    assert np.isnan(interval.low) == np.isnan(interval.high) == (p >= 1 - level)
+    assert (interval.low > 0) == (p < 1 - level)  # nan is not above 0
+
+
+def test_a_score_without_an_error_does_not_hide_the_interval_of_another():
+    all_right = np.ones((2, 3), dtype=bool)  # angry, sad, angry
+    worse = np.array([[False, True, True], [True, False, True]])
+    unequal = difference_intervals(confusions(all_right), confusions(worse))
+    assert np.isnan(unequal.wa.low)  # a third for either talker
+    assert not np.isnan(unequal.ua.low)  # half of a label, and a whole one
 
 
 def test_rounding_errors_are_no_finding():
@@ -120,3 +138,9 @@ def test_holm_by_hand():
     assert holm([0.6, 0.7]) == [1.0, 1.0]
     assert holm([0.02, 0.02]) == pytest.approx([0.04, 0.04])
     assert holm([]) == []
+
+
+def test_what_is_undefined_does_not_count_for_holm():
+    adjusted = holm([0.04, float("nan"), 0.01])
+    assert np.isnan(adjusted[1])
+    assert [adjusted[0], adjusted[2]] == pytest.approx([0.04, 0.02])

@@ -1,7 +1,6 @@
 import json
 import sys
 from dataclasses import replace
-from math import isnan
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,9 @@ import pytest
 from serein.errors import CorpusError, UsageError
 from serein.evaluate.runs import load_run
 from serein.evaluate.significance import holm
-from serein.evaluate.study import load_study, name_runs, save_study, subtract
-from serein.evaluate.study_page import SCORE_HEADER, score_rows, write_study
-from serein.evaluate.summary import compare
+from serein.evaluate.study import Paired, load_study, name_runs, save_study
+from serein.evaluate.study_page import READING, SCORE_HEADER, score_rows, write_study
+from serein.evaluate.summary import compare, subtract
 
 
 def oracle(protocol, name="three-pairs-ORACLE"):
@@ -77,13 +76,14 @@ def test_a_difference_by_hand(make_run, protocol):
     # 6 talkers with 3 utterances of each of 4 labels: one of 18 wrong in one label is 1/18 of a quarter of UA
     worse = with_predictions(run, {"F1_00": "sad"})
     found = subtract(replace(worse, protocol=oracle(protocol)), first)
-    assert found.ua == pytest.approx(-1 / 72)
+    assert found.scores.ua == pytest.approx(-1 / 72)
     # without F1 the difference is 0, without another of the five talkers -1/15 of a quarter = -1/60
     mean = -5 / 6 / 60
     variance = 5 / 6 * (mean**2 + 5 * (-1 / 60 - mean) ** 2)
     reach = 2.570582 * variance**0.5  # Student's 95 % of five degrees of freedom
-    assert (found.interval.low, found.interval.high) == pytest.approx((-1 / 72 - reach, -1 / 72 + reach), abs=1e-7)
-    assert isnan(found.holm_p)
+    interval = found.intervals.ua
+    assert (interval.low, interval.high) == pytest.approx((-1 / 72 - reach, -1 / 72 + reach), abs=1e-7)
+    assert found.mcnemar_p == 1.0  # one utterance
 
 
 def test_the_order_of_rows_and_folds_does_not_matter(make_run):
@@ -95,9 +95,10 @@ def test_the_order_of_rows_and_folds_does_not_matter(make_run):
 @pytest.mark.parametrize("field", ["id", "talker", "truth"])
 def test_other_utterances_are_no_pair(make_run, field):
     run = load_run(make_run("run"))
-    first, *rest = run.predictions
-    changed = replace(run, predictions=(first._replace(**{field: "sad"}), *rest))
+    first = run.predictions[0]
     assert first.truth != "sad"
+    rows = [row._replace(**{field: "sad"}) if row.id == first.id else row for row in run.predictions]
+    changed = replace(run, predictions=tuple(rows))
     with pytest.raises(CorpusError, match="did not test the same utterances"):
         subtract(changed, run)
 
@@ -106,7 +107,8 @@ def test_other_protocols_are_paired_only_where_the_protocol_is_what_is_varied(ma
     runs = [("honest", make_run("a")), ("oracle", make_run("b", protocol=oracle(protocol), random_seed=1))]
     save_study(tmp_path, "inflation", "t", runs)
     row = load_study(tmp_path).rows[1]
-    assert row.minus_first == replace(subtract(row.run, load_run(runs[0][1])), holm_p=row.minus_first.p)
+    expected = subtract(row.run, load_run(runs[0][1]))
+    assert row.minus_first == Paired(expected.scores.ua, expected.intervals.ua, expected.p, holm_p=expected.p)
     save_study(tmp_path, "runs", "t", runs)
     found = load_study(tmp_path)
     assert found.rows[1].minus_first is None
@@ -123,6 +125,7 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
         ("shared", make_run("c", protocol=shared)),
         ("mixed", make_run("d", protocol=mixed(protocol))),
         ("transductive", make_run("e", adapter_training="transductive", synthetic=True)),
+        ("z-norm", make_run("f", talker_statistics="z-norm")),
     ]
     save_study(tmp_path, "inflation", "t", runs)
     assert [row[1] for row in score_rows(load_study(tmp_path))] == [
@@ -131,6 +134,7 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
         "TALKERS SHARED: intervals too narrow",
         "validation talkers also train",
         "transductive, synthetic voices",
+        "talker statistics",
     ]
     write_study(tmp_path)
     page = (tmp_path / "study.md").read_text()
@@ -154,6 +158,11 @@ def test_the_page_has_the_table_and_the_picture(study):
     assert row.count(" | ") == 10
     assert " | 781.5 | 5,037 | " in row  # 6 folds and seeds of 100 s, 30 s and 0.25 s
     assert not list(study.glob(".*"))
+
+
+def test_the_page_says_which_p_decides_and_what_it_is_adjusted_for(study):
+    assert READING in write_study(study).markdown.read_text()
+    assert "Holm's is adjusted for the number of differences, and it decides: below 0.05" in READING
 
 
 def test_a_protocol_that_all_share_is_described_once(study, make_run, protocol, tmp_path):
@@ -200,7 +209,7 @@ def test_what_is_undefined_is_null_and_a_dash(study):
     assert content["variants"][1]["minus_first"]["p"] is None
     row = score_rows(load_study(study))[1]
     assert row[SCORE_HEADER.index("UA minus first")].endswith(" [unknown]")
-    assert row[-2:] == ["\u2013", "\u2013"]
+    assert row[-2:] == ["unknown", "unknown"]
 
 
 def test_runs_are_named_by_their_systems_and_where_needed_by_their_folders(make_run):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors import safe_open
 
@@ -20,7 +21,7 @@ from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.recipe import Recipe
 from serein.train import systems
-from serein.train.crossval import cross_validate, label_indices, model_config
+from serein.train.crossval import cross_validate, label_indices, model_config, run_name
 from serein.train.material import gather
 from serein.train.ship import adapt_store, train_model
 from serein.train.systems import SYSTEMS
@@ -406,12 +407,89 @@ def test_an_adapter_from_elsewhere_needs_an_elsewhere(tone_store, labelled, prot
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_with_views_or_other_corpora_is_not_continued_without_them(tone_store, tones, two_folds, brief, tmp_path):
+@pytest.fixture(scope="module")
+def other(tones: Corpus, tmp_path_factory) -> FrameStore:
+    """Four recordings that are not the corpus's."""
+    folder = tmp_path_factory.mktemp("other")
+    quieter = []
+    for utterance in tones.utterances[:4]:
+        samples, rate = soundfile.read(utterance.path)
+        soundfile.write(folder / utterance.path.name, samples / 2, rate)
+        quieter.append(replace(utterance, path=folder / utterance.path.name))
+    return extract(Corpus("quiet", tuple(quieter)), load_encoder("logmel"), folder / "frames", pool=2)
+
+
+@pytest.fixture(scope="module")
+def slow(tones: Corpus, tmp_path_factory) -> FrameStore:
+    return extract(tones, load_encoder("logmel"), tmp_path_factory.mktemp("slow") / "frames", pool=2, speed=0.9)
+
+
+def test_what_the_run_hears_is_in_its_name():
+    for given, name in (
+        (("linear", "none", False), "linear probe"),
+        (("adapter", "inductive", False), "adapter, trained without labels"),
+    ):
+        assert run_name(*given) == name
+        assert run_name(*given, speeds=3) == f"{name}, heard at 3 speeds"
+        assert run_name(*given, others=["a", "b", "a"]) == f"{name}, and a, b"
+    assert run_name("adapter", "elsewhere", True, others=["a"], speeds=2) == (
+        "adapter, trained without labels on other corpora (a), heard at 2 speeds, with talker statistics"
+    )
+
+
+def test_to_judge_at_every_speed_is_in_the_runs_name_and_needs_a_view(
+    tone_store, labelled, two_folds, brief, slow, tmp_path
+):
+    recipe = Recipe.from_toml(brief.to_toml(), ["model.test_views=true"])
+    for refused in (
+        lambda: cross_validate(tone_store, labelled, two_folds, tmp_path / "run", recipe, system="linear"),
+        lambda: train_model(tone_store, labelled, tmp_path / "model", recipe),
+    ):
+        with pytest.raises(UsageError, match=r"model\.test_views: there is no view to judge at; .*--view"):
+            refused()
+    assert not list(tmp_path.iterdir())
+    runs = [
+        cross_validate(tone_store, labelled, two_folds, tmp_path / name, asked, system="linear", views=[slow])
+        for name, asked in (("all", recipe), ("one", brief))
+    ]
+    assert [load_run(run).name for run in runs] == ["linear probe, heard at 2 speeds", "linear probe"]
+
+
+def test_a_view_of_another_table_does_not_continue_a_run(tone_store, tones, two_folds, brief, slow, tmp_path):
     labelled = tone_store.corpus()
-    other = extract(replace(tones, utterances=tones.utterances[:4]), load_encoder("logmel"), tmp_path / "o", pool=2)
+    run = cross_validate(tone_store, labelled, two_folds, tmp_path / "run", brief, system="linear", views=[slow])
+    longer = replace(tones, utterances=tuple(replace(u, seconds=9.0) for u in tones))
+    other = extract(longer, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)
+    with pytest.raises(StoreError, match="holds a run with another views;"):
+        cross_validate(tone_store, labelled, two_folds, run, brief, system="linear", views=[other])
+
+
+@pytest.mark.parametrize(("system", "data"), [("linear", "elsewhere"), ("linear", "inductive"), ("adapter", "none")])
+def test_where_no_adapter_is_trained_other_corpora_are_left_aside(
+    tone_store, labelled, two_folds, brief, other, tmp_path, monkeypatch, system, data
+):
+    one_fold = replace(two_folds, folds=two_folds.folds[:1])
+    recipe = with_data(brief, data)
+    run = cross_validate(tone_store, labelled, one_fold, tmp_path / "run", recipe, system=system, unlabelled=[other])
+    without = cross_validate(tone_store, labelled, one_fold, tmp_path / "without", recipe, system=system)
+    assert json.loads((run / "run.json").read_text()) == json.loads((without / "run.json").read_text())
+    assert (run / "predictions.csv").read_bytes() == (without / "predictions.csv").read_bytes()
+
+
+def test_the_corpus_itself_is_no_other_corpus(tone_store, labelled, two_folds, brief, tmp_path):
+    with pytest.raises(CorpusError, match="hear test talkers"):
+        cross_validate(tone_store, labelled, two_folds, tmp_path / "run", brief, unlabelled=[tone_store])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_views_or_other_corpora_is_not_continued_without_them(
+    tone_store, labelled, two_folds, brief, other, tmp_path
+):
     recipe = with_data(brief, "elsewhere")
     run = cross_validate(tone_store, labelled, two_folds, tmp_path / "run", recipe, unlabelled=[other])
-    assert load_run(run).name == "adapter, trained without labels on other corpora"
-    assert json.loads((run / "run.json").read_text())["unlabelled"] == ["tones"]
+    assert load_run(run).name == "adapter, trained without labels on other corpora (quiet)"
+    assert json.loads((run / "run.json").read_text())["unlabelled"] == ["quiet"]
     with pytest.raises(StoreError, match="holds a run with another unlabelled and truths;"):
         cross_validate(tone_store, labelled, two_folds, run, recipe, unlabelled=[other, other])
+    with pytest.raises(UsageError, match="give the other corpora with --unlabelled"):
+        cross_validate(tone_store, labelled, two_folds, run, recipe)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,10 @@ def test_each_head_minimises_what_its_source_does():
     }
 
 
-def test_snp_has_an_output_for_every_talker():
-    assert HEADS["snp"].build(TASK).talker_output.out_features == 4
+def test_snp_has_an_output_for_every_talker_that_is_trained_on_and_for_nobody_else():
+    assert HEADS["snp"].build(TASK).talker_output.out_features == 2
+    oracle = replace(TASK, fold=Fold("f", ("a", "c", "d"), ("e",), ("e",)))
+    assert HEADS["snp"].build(oracle).talker_output.out_features == 3
 
 
 def test_emotion2vecs_head_is_emoboxs():

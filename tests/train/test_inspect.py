@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from serein.cli_look import look as commands
-from serein.errors import ModelError
+from serein.errors import ModelError, StoreError
 from serein.evaluate.attributes import NearestFrame
 from serein.frames.audio import load_audio
 from serein.frames.store import FrameStore
@@ -130,6 +130,13 @@ def test_an_adapter_of_other_frames_is_refused(copied, tone_store, tmp_path, cha
         save_model(copied, build_adapter(short), short)
     with pytest.raises(ModelError, match="is not an adapter for these frames"):
         look(tone_store, copied, tmp_path / "page")
+
+
+def test_frames_of_another_speed_than_the_recordings_are_refused(adapter, tone_store, tmp_path):
+    slow = FrameStore(tone_store.folder)
+    slow.settings = slow.settings | {"speed": 0.9}
+    with pytest.raises(StoreError, match=r"holds frames at speed 0\.9.*without --speed"):
+        look(slow, adapter, tmp_path / "page")
 
 
 def test_a_clip_is_half_a_second_round_the_frame_and_less_at_the_ends(tones):

@@ -1,4 +1,6 @@
+import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -51,7 +53,8 @@ def test_views_carry_their_speed_in_their_ids_and_stand_in_the_corpuss_order(sto
     material = gather(stores.own, ids, views=[stores.slow, stores.fast])
     assert material.array.ids == (*ids, *(f"{name}@0.9" for name in ids), *(f"{name}@1.1" for name in ids))
     assert material.views == 3
-    assert material.said["views"] == ["speed 0.9", "speed 1.1"]
+    slow_hash, fast_hash = (view.settings["corpus"]["hash"] for view in (stores.slow, stores.fast))
+    assert material.said["views"] == [f"speed 0.9, corpus {slow_hash}", f"speed 1.1, corpus {fast_hash}"]
     slow = stores.slow.load()
     assert slow.ids == ids[::-1]
     for place in (0, 5, 11):
@@ -116,8 +119,60 @@ def test_frames_made_otherwise_are_refused_by_name(stores):
 
 
 def test_a_corpus_at_another_speed_is_no_corpus_to_judge_on(stores):
-    with pytest.raises(StoreError, match="slow: was extracted at another speed, which is for training only"):
+    with pytest.raises(StoreError, match=r"slow: was extracted at another speed: it is a view of a corpus \(--view\)"):
         gather(stores.slow, ())
+
+
+def test_a_view_at_the_corpuss_own_speed_is_none(stores, tmp_path):
+    again = extract(stores.corpus, LOGMEL, tmp_path / "again", pool=2)
+    with pytest.raises(StoreError, match=r"again: was not extracted at another speed .*: it is no view"):
+        gather(stores.own, (), views=[again])
+
+
+def with_hashes(corpus: Corpus, prefix: str = "") -> Corpus:
+    return replace(
+        corpus, utterances=tuple(replace(u, audio_hash=f"{prefix}{number}") for number, u in enumerate(corpus))
+    )
+
+
+def copied(corpus: Corpus, folder: Path) -> Corpus:
+    folder.mkdir()
+    return replace(
+        corpus, utterances=tuple(replace(u, path=Path(shutil.copy(u.path, folder))) for u in corpus.utterances)
+    )
+
+
+def test_a_view_of_other_talkers_or_recordings_is_refused(stores, tmp_path):
+    first, second, *others = stores.corpus.utterances
+    renamed = (replace(first, talker="3M"), second, *others)
+    swapped = (replace(first, path=second.path), replace(second, path=first.path), *others)
+    for name, utterances in (("renamed", renamed), ("swapped", swapped)):
+        view = extract(Corpus("few", utterances), LOGMEL, tmp_path / name, pool=2, speed=0.9)
+        with pytest.raises(StoreError, match=f"{name}: {first.id} is another recording or talker there than in .*own"):
+            gather(stores.own, (), views=[view])
+
+
+def test_recordings_are_known_by_their_hash_wherever_they_lie(stores, tmp_path):
+    hashed = with_hashes(stores.corpus)
+    moved = copied(hashed, tmp_path / "moved")
+    own = extract(hashed, LOGMEL, tmp_path / "own", pool=2)
+    slow = extract(moved, LOGMEL, tmp_path / "slow", pool=2, speed=0.9)
+    assert gather(own, (), views=[slow]).views == 2
+    assert gather(stores.own, (), views=[extract(hashed, LOGMEL, tmp_path / "h", pool=2, speed=0.9)]).views == 2
+    changed = extract(with_hashes(moved, "x"), LOGMEL, tmp_path / "changed", pool=2, speed=0.9)
+    with pytest.raises(StoreError, match=r"changed: .* is another recording"):
+        gather(own, (), views=[changed])
+    other = extract(moved, LOGMEL, tmp_path / "other", pool=2)
+    with pytest.raises(CorpusError, match="other: 12 of its recordings"):
+        gather(own, (), unlabelled=[other])
+
+
+@pytest.mark.parametrize("given", ["own", "slow", "one"])
+def test_the_corpuss_own_recordings_are_no_other_corpus(stores, tmp_path, given):
+    one = Corpus("one", (replace(stores.corpus.utterances[4], id="x", talker="x"),))
+    store = extract(one, LOGMEL, tmp_path / "one", pool=2) if given == "one" else getattr(stores, given)
+    with pytest.raises(CorpusError, match=rf"{given}: {len(store.ids)} of its .*hear test talkers; .*\"transductive\""):
+        gather(stores.own, (), unlabelled=[stores.other, store])
 
 
 def test_talker_statistics_standardise_each_talker_at_each_speed(stores):

@@ -112,6 +112,21 @@ def test_a_study_that_cannot_be_told_apart_leaves_nothing(
     assert not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"), [("adapt.data=elsewhere", "--unlabelled"), ("model.test_views=true", "--view")]
+)
+def test_what_a_later_variant_lacks_is_said_before_the_first_is_trained(
+    tone_store, protocol, tiny_recipe, tmp_path, change, said
+):
+    variants = [
+        Variant("one", "linear", changed(tiny_recipe, ["adapt.data=elsewhere"]), protocol),
+        Variant("two", "adapter", changed(tiny_recipe, [change]), protocol),
+    ]
+    with pytest.raises(UsageError, match=said):
+        run_study(tone_store, tone_store.corpus(), variants, tmp_path / "s", kind="runs", title="t")
+    assert not (tmp_path / "s").exists()
+
+
 def test_the_adapter_of_a_benchmark_may_say_what_it_hears(protocol, tiny_recipe):
     names = ["linear", "adapter", "adapter:none", "adapter:transductive"]
     variants = benchmark_variants(names, tiny_recipe, protocol)
@@ -181,6 +196,22 @@ def test_inflation_of_the_adapter_has_a_transductive_one_on_honest_folds(protoco
     assert (last.protocol, last.recipe.adapt.data) == (protocol, "transductive")
     with pytest.raises(UsageError, match="is one of the variants"):
         inflation_variants(protocol, tone_store.corpus(), "adapter", last.recipe)
+
+
+@pytest.mark.parametrize("data", ["none", "elsewhere"])
+def test_inflation_of_another_adapter_has_no_transductive_one(protocol, tone_store, tiny_recipe, data):
+    variants = inflation_variants(
+        protocol, tone_store.corpus(), "adapter", changed(tiny_recipe, [f"adapt.data={data}"])
+    )
+    assert {variant.recipe.adapt.data for variant in variants} == {data}
+    assert len(variants) == 5
+
+
+@pytest.mark.parametrize("system", ["linear", "adapter"])
+def test_inflation_hears_no_test_talkers_in_its_honest_variant(protocol, tone_store, tiny_recipe, system):
+    recipe = changed(tiny_recipe, ["model.talker_statistics=z-norm"])
+    with pytest.raises(UsageError, match="hears the test talkers in every variant"):
+        inflation_variants(protocol, tone_store.corpus(), system, recipe)
 
 
 def test_inflation_begins_with_honest_folds(tone_store, tiny_recipe):

@@ -17,10 +17,11 @@ from serein.progress import quiet
 from serein.recipe import Recipe
 from serein.train import systems
 from serein.train.crossval import NAMES, cross_validate, label_indices, model_config
+from serein.train.finetune import in_batches
 from serein.train.heads import HEADS
 from serein.train.material import Material, gather
 from serein.train.systems import SYSTEMS, baseline
-from serein.train.task import Task
+from serein.train.task import Task, ua_of_logits
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,12 @@ def material(few: Corpus, store: FrameStore, tones: Corpus, tmp_path_factory) ->
     """The store with a view of it and four unlabelled utterances."""
     folder = tmp_path_factory.mktemp("more")
     view = extract(few, load_encoder("logmel"), folder / "slow", pool=2, speed=0.9)
-    other = extract(Corpus("other", tones.utterances[2:6]), load_encoder("logmel"), folder / "other", pool=2)
+    other = extract(
+        Corpus("other", tuple(u for u in tones if u.id[-1] in "23")[:4]),
+        load_encoder("logmel"),
+        folder / "other",
+        pool=2,
+    )
     return gather(store, (), views=[view], unlabelled=[other])
 
 
@@ -107,6 +113,81 @@ def test_the_refit_learns_from_training_and_validation_talkers_and_their_views(t
     assert trained == [at_both_speeds(*fold.train), at_both_speeds(*fold.train, *fold.validation)]
     assert judged[0].equal(task.parts().validation)  # no views, and all of them
     assert judged[1] is None
+
+
+def at_all_speeds(task: Task) -> Task:
+    return replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), ["model.test_views=true"]))
+
+
+@pytest.mark.parametrize("system", ["superb", "adapter"])
+def test_with_test_views_epochs_are_chosen_as_the_test_is_judged(task, monkeypatch, system):
+    judged = []
+
+    def watch(*arguments, **how):
+        rows = finetune(*arguments, **how)
+        if how["validation"] is not None:
+            judged.append((arguments[0], how["validation"], rows[-1]))
+        return rows
+
+    finetune = systems.finetune
+    monkeypatch.setattr(systems, "finetune", watch)
+    task = at_all_speeds(task)
+    SYSTEMS[system](task, quiet)
+    ((model, heard, last),) = judged
+    validation = task.parts().validation
+    assert names(task, heard) == at_both_speeds(*task.fold.validation)
+    probabilities = in_batches(model, task.array, heard, task.recipe.speed).softmax(1)
+    mean = (probabilities[: len(validation)] + probabilities[len(validation) :]) / 2
+    assert last["validation_ua"] == ua_of_logits(mean, task.labels[validation], task.config.labels)
+    picked = mean[torch.arange(len(validation)), task.labels[validation]]
+    assert last["validation_loss"] == pytest.approx(-picked.log().mean().item(), rel=1e-4)
+
+
+def test_with_test_views_the_probe_chooses_c_as_the_test_is_judged(task, monkeypatch):
+    scored = []
+
+    def watch(logits, labels, classes):
+        scored.append(logits)
+        return ua_of_logits(logits, labels, classes)
+
+    monkeypatch.setattr(systems, "ua_of_logits", watch)
+    SYSTEMS["linear"](task, quiet)
+    plain = scored.copy()
+    scored.clear()
+    validation = task.parts().validation
+    SYSTEMS["linear"](at_all_speeds(task), quiet)
+    for one, both in zip(plain, scored, strict=True):
+        assert one.shape == both.shape == (len(validation), len(task.config.labels))
+        assert not torch.allclose(one.softmax(1), both.softmax(1), atol=1e-3)
+        assert torch.allclose(both.exp().sum(1), torch.ones(len(validation)), atol=1e-5)  # of mean probabilities
+
+
+def test_the_linear_probe_does_not_listen_to_other_corpora(task, monkeypatch):
+    pooled, original = [], FrameArray.pooled
+
+    def watch(array, indices):
+        pooled.extend(array.ids[index] for index in indices.tolist())
+        return original(array, indices)
+
+    monkeypatch.setattr(FrameArray, "pooled", watch)
+    SYSTEMS["linear"](task, quiet)
+    assert not [name for name in pooled if name.startswith("other/")]
+
+
+@pytest.mark.parametrize("stage", ["FINETUNE", "REFIT"])
+def test_snp_trains_against_all_of_its_talkers_and_no_others(task, monkeypatch, stage):
+    shown: dict[str, set[int]] = {}
+
+    def watch(model, array, labels, train, recipe, **how):
+        shown[how["stage"].name] = set(how["talkers"][train].tolist())
+        shown["outputs"] = set(range(model.talker_output.out_features))
+        return finetune(model, array, labels, train, recipe, **how)
+
+    finetune = systems.finetune
+    monkeypatch.setattr(systems, "finetune", watch)
+    SYSTEMS["snp"](task, quiet)
+    assert shown["REFIT"] == shown["outputs"] == set(range(2 * 4))  # four of six talkers, at two speeds
+    assert shown[stage] <= shown["outputs"]
 
 
 def test_the_linear_probe_learns_from_views_too_and_is_judged_without(task, monkeypatch):

@@ -9,7 +9,7 @@ from serein.errors import StoreError
 from serein.frames.batches import FrameArray
 from serein.model import EncoderDescription, ModelConfig
 from serein.recipe import Recipe
-from serein.train.task import Task, mean_over_views, timed, ua_of_logits
+from serein.train.task import Task, logits_over_views, mean_over_views, timed, ua_of_logits
 
 # 30 utterances of the corpus: 20 to train (12 of class 0, 8 of class 1), 6 to validate, 4 to test.
 LABELS = [0] * 12 + [1] * 8 + [0] * 4 + [1] * 2 + [0, 0, 1, 1]
@@ -152,3 +152,27 @@ def test_rows_of_several_views_are_averaged_utterance_by_utterance():
     assert torch.allclose(mean_over_views(rows, 2), torch.tensor([[0.75, 0.25], [0.1, 0.9]]))
     assert torch.equal(mean_over_views(rows, 4), rows)
     assert mean_over_views(torch.empty(0, 2), 0).shape == (0, 2)
+
+
+def test_logits_of_several_views_are_those_of_the_mean_probability_and_of_one_view_themselves():
+    rows = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.2, 0.8], [0.1, 0.9]])
+    logits = rows.clamp(min=1e-9).log() + 3
+    assert torch.allclose(logits_over_views(logits, 2).softmax(1), torch.tensor([[0.6, 0.4], [0.3, 0.7]]), atol=1e-6)
+    assert logits_over_views(logits, 4) is logits
+
+
+def test_a_recording_is_judged_at_its_own_speed_unless_the_recipe_says_at_all():
+    chosen = torch.tensor([4, 29])
+    assert task_of(views=3).judged(chosen).tolist() == [4, 29]
+    assert task_of("model.test_views=true", views=3, others=2).judged(chosen).tolist() == [4, 29, 34, 59, 64, 89]
+
+
+@pytest.mark.parametrize("changes", [[], ["finetune.label_share=0.25"]])
+def test_only_talkers_that_are_trained_on_have_a_number_of_their_own(changes):
+    task = task_of(*changes, views=2, others=3)
+    numbers, known = task.trained_talkers(), task.with_views(task.known())
+    assert sorted(numbers[known].tolist()) == list(range(len(known)))  # here everybody says one thing
+    heard = set(known.tolist())
+    assert {numbers[place].item() for place in range(len(task.array.ids)) if place not in heard} == {0}
+    two = replace(task, talkers=torch.arange(len(task.array.ids)) % 2 + 5)
+    assert two.trained_talkers()[known].equal(known % 2)

@@ -121,7 +121,8 @@ class LocalPrototypeMapping(nn.Module):
         """Projected frames and prototypes, all of length 1, and their cosines."""
         projected = F.normalize(self.projector(hide_frames(self.front_end(frames), frame_mask)).float(), dim=-1)
         prototypes = F.normalize(self.prototypes, dim=-1)
-        return projected, prototypes, projected @ prototypes.T
+        with torch.autocast(frames.device.type, enabled=False):  # the nearest of 1,024 is told by small differences
+            return projected, prototypes, projected @ prototypes.T
 
 
 @torch.no_grad()

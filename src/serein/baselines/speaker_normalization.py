@@ -45,7 +45,7 @@ class SpeakerNormalizedHead(nn.Module):
         layers: how many of the encoder's layers come in.
         input_width: width of the encoder's frames.
         classes: number of emotions.
-        talkers: number of training talkers.
+        talkers: how many talkers it learns to tell apart: only those that it is trained on.
         width: of the projector.
         strength: lambda, >= 0; 0 trains the projector for emotion alone.
     """

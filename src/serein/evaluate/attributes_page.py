@@ -13,6 +13,7 @@ from serein.errors import UsageError
 from serein.evaluate import document
 from serein.evaluate.attributes import Information, KnownFrames, NearestFrame, information, most_used, nearest, usage
 from serein.evaluate.document import Block, Cards, Clips, Details, Paragraph, Picture, Section, Table, Title
+from serein.evaluate.files import write_atomically
 
 FORMAT = 1
 FRAMES_EACH = 5  # clips of an attribute, each of another talker
@@ -61,10 +62,7 @@ def write_page(folder: Path, corpus: str, frames: KnownFrames, listen: int, cut:
         page: _page(corpus, blocks).encode(),
     }
     for path, content in contents.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_atomically(path, content)
     return page
 
 

@@ -55,11 +55,10 @@ def compare_all(runs: Sequence[Run], *, all_pairs: bool = False) -> list[Compari
     names = _names(runs)
     pairs = [(after, before) for before, after in combinations(range(len(runs)), 2) if all_pairs or before == 0]
     differences = [compare(runs[system], runs[against]) for system, against in pairs]
-    tested = [index for index, found in enumerate(differences) if found and not isnan(found.p)]
-    adjusted = dict(zip(tested, holm([found.p for found in differences if found and not isnan(found.p)]), strict=True))
+    adjusted = holm([found.p if found else nan for found in differences])
     return [
-        Comparison(names[system], names[against], difference, adjusted.get(index, nan))
-        for index, ((system, against), difference) in enumerate(zip(pairs, differences, strict=True))
+        Comparison(names[system], names[against], difference, holm_p)
+        for (system, against), difference, holm_p in zip(pairs, differences, adjusted, strict=True)
     ]
 
 
@@ -98,6 +97,18 @@ def ends(interval: Interval, form: str = ".1f", between: str = " to ") -> str:
     return "unknown" if isnan(interval.low) else f"{low}{between}{high}"
 
 
+def in_thousandths(p: float) -> str:
+    """Three decimals; smaller ones say nothing more.
+
+    Example:
+        >>> in_thousandths(0.0123), in_thousandths(0.0004)
+        ('0.012', '< 0.001')
+    """
+    if isnan(p):
+        return "unknown"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def _names(runs: Sequence[Run]) -> list[str]:
     """The systems' names, with the run's folder where that is needed to tell them apart."""
     uses = Counter(run.name for run in runs)
@@ -109,16 +120,4 @@ def _row(comparison: Comparison) -> list[str]:
     words = [comparison.system, comparison.against, comparison.verdict]
     if found is None:
         return [*words, "", "", "", ""]
-    return [*words, in_points(found), *map(_p, (found.p, comparison.holm_p, found.mcnemar_p))]
-
-
-def _p(value: float) -> str:
-    """Three decimals; smaller ones say nothing more.
-
-    Example:
-        >>> _p(0.0123), _p(0.0004)
-        ('0.012', '< 0.001')
-    """
-    if isnan(value):
-        return "unknown"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return [*words, in_points(found), *map(in_thousandths, (found.p, comparison.holm_p, found.mcnemar_p))]

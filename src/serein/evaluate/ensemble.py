@@ -71,6 +71,10 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
         (output / name).write_bytes((first.folder / name).read_bytes())
     facts = json.loads((first.folder / "run.json").read_text(encoding="utf-8"))
     facts |= {"name": f"{' + '.join(names)}, {members} averaged", "seeds": [0], "system": "ensemble"}
+    # what flatters one member flatters the committee
+    if any(run.adapter_training == "transductive" for run in runs):
+        facts["adapter_training"] = "transductive"
+    facts["talker_statistics"] = max((run.talker_statistics for run in runs), key=lambda said: said != "none")
     facts["command"] = f"serein ensemble {' '.join(run.folder.name for run in runs)} -o {output.name}"
     (output / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return output

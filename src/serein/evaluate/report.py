@@ -16,6 +16,7 @@ import numpy as np
 from serein.errors import UsageError
 from serein.evaluate import document, provenance, sections
 from serein.evaluate.document import Block, Picture
+from serein.evaluate.files import write_atomically
 from serein.evaluate.metrics import mean_of_defined
 from serein.evaluate.runs import FoldRun, Run, load_embeddings, load_run
 from serein.evaluate.summary import Summary, compare, summarise
@@ -73,10 +74,7 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
         paths.scores: json.dumps(_plain(_numbers(runs, summary, silhouettes)), indent=1, allow_nan=False) + "\n",
     }
     for path, text in texts.items():
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, text.encode())
     return paths
 
 
@@ -158,7 +156,8 @@ def _beside(first: Run, other: Run) -> dict[str, Any]:
 def _identity(run: Run) -> dict[str, Any]:
     """What must be known to quote a score of this run."""
     protocol = {key: getattr(run.protocol, key) for key in ("name", "hash", "oracle", "shares_talkers")}
-    keys = ("name", "system", "corpus", "seeds", "adapter_training", "synthetic", "leaks", "encoder")
+    heard = ("adapter_training", "talker_statistics", "synthetic", "leaks", "encoder")
+    keys = ("name", "system", "corpus", "seeds", *heard)
     return {key: getattr(run, key) for key in keys} | {"protocol": protocol}
 
 

@@ -71,7 +71,10 @@ class Run:
         folder: where it lies.
         system: the system's key, such as "linear".
         name: the system's name in tables.
-        adapter_training: "none", "inductive" (training talkers only) or "transductive" (test talkers too).
+        adapter_training: "none", "inductive" (training talkers only), "transductive" (test talkers too) or "elsewhere"
+            (other corpora only).
+        talker_statistics: "none", or "z-norm" where frames were standardised with audio of the same talker, which for
+            test talkers too is more than the utterance that is judged; "none" for runs older than the setting.
         seeds: the training seeds.
         command: what made the run.
         corpus: the corpus's name.
@@ -89,6 +92,7 @@ class Run:
     system: str
     name: str
     adapter_training: str
+    talker_statistics: str
     seeds: tuple[int, ...]
     command: str
     corpus: str
@@ -138,6 +142,7 @@ def load_run(folder: str | Path) -> Run:
     return Run(
         folder=folder,
         **{key: facts[key] for key in _FACTS if key not in ("seeds", "leaks")},
+        talker_statistics=facts.get("talker_statistics", "none"),
         seeds=tuple(facts["seeds"]),
         leaks=tuple(facts["leaks"]),
         protocol=protocol,

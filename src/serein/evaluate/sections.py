@@ -193,6 +193,7 @@ def _score_row(run: Run, first: Run) -> list[str]:
         "ORACLE": run.protocol.oracle,
         "shared talkers": run.protocol.shares_talkers,
         "transductive": run.adapter_training == "transductive",
+        "talker statistics": run.talker_statistics != "none",
         "synthetic voices": run.synthetic,
     }
     pooled, interval = summary.pooled, summary.intervals.ua

@@ -1,12 +1,12 @@
 """Whether a difference between two systems stands."""
 
 from collections.abc import Sequence
-from math import nan
+from math import isnan, nan
 
 import numpy as np
 from jaxtyping import Bool, Int
 
-from serein.evaluate.statistics import paired_difference, student_tails
+from serein.evaluate.statistics import least_p, paired_difference, student_tails
 
 
 def talker_p(
@@ -15,8 +15,10 @@ def talker_p(
 ) -> float:
     """How likely equally good systems differ in UA by at least this much: two-sided, paired, clustered by talker.
 
-    Student's t of the difference over its standard error, so it is below ``1 - level`` exactly where the interval of
-    `serein.evaluate.statistics.difference_intervals` leaves out zero. nan where there is only one talker.
+    Student's t of the difference over its standard error. Where all talkers give the same difference that error is 0,
+    which shows no more than that they agree: p is then `serein.evaluate.statistics.least_p`, 0.5 for two talkers. It is
+    below ``1 - level`` exactly where the interval of `serein.evaluate.statistics.difference_intervals` is known and
+    leaves out zero. nan where there is only one talker.
 
     Args:
         first: from `serein.evaluate.statistics.talker_confusions`.
@@ -30,7 +32,7 @@ def talker_p(
     if first.shape[1] < 2:
         return nan
     if error == 0:
-        return 1.0 if difference == 0 else 0.0
+        return 1.0 if difference == 0 else least_p(first.shape[1])
     return student_tails(difference / error, first.shape[1] - 1)
 
 
@@ -68,15 +70,17 @@ def mcnemar(
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjusted p values: with all below 0.05 called findings, one is false in at most 5 % of cases.
 
-    The k-th smallest of n is multiplied by n + 1 - k, and none may be smaller than one before it (Holm 1979).
+    The k-th smallest of n is multiplied by n + 1 - k, and none may be smaller than one before it (Holm 1979). What is
+    undefined (nan) stays so and does not count.
 
     Example:
         >>> [round(p, 3) for p in holm([0.04, 0.01, 0.03])]
         [0.06, 0.03, 0.06]
     """
     adjusted = [nan] * len(p_values)
+    defined = [index for index, p in enumerate(p_values) if not isnan(p)]
     largest = 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+    for rank, index in enumerate(sorted(defined, key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(defined) - rank) * p_values[index]))
         adjusted[index] = largest
     return adjusted

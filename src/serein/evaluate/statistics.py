@@ -13,7 +13,7 @@ from serein.evaluate.metrics import Names, Scores, label_indices, scores_from_co
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A confidence interval; both ends are nan where there is only one talker."""
+    """A confidence interval; both ends are nan where nothing is known of them, as where there is only one talker."""
 
     low: float
     high: float
@@ -138,6 +138,10 @@ def difference_intervals(
 
     The difference plus and minus Student's quantile times the standard error of `paired_difference`.
 
+    Where every talker gives the same difference, other than 0, there is no error to measure by. The interval is then
+    the point where `least_p` is below ``1 - level``, and unknown (nan) with fewer talkers: so it leaves out 0 exactly
+    where `serein.evaluate.significance.talker_p` is below ``1 - level``.
+
     Raises:
         CorpusError: see `paired_difference`.
     """
@@ -145,7 +149,22 @@ def difference_intervals(
     if first.shape[1] < 2:
         return _UNKNOWN
     reach = student_quantile(level, first.shape[1] - 1) * error
+    if least_p(first.shape[1]) >= 1 - level:
+        reach = np.where((error == 0) & (difference != 0), nan, reach)
     return _intervals(np.maximum(difference - reach, -1), np.minimum(difference + reach, 1))
+
+
+def least_p(talkers: int) -> float:
+    """The two-sided p of a sign test where all talkers agree: the least that so few can show without a standard error.
+
+    Between equally good systems each talker is as likely to favour the one as the other, so all favour the same one
+    with probability 2 ** (1 - talkers).
+
+    Example:
+        >>> least_p(2), least_p(6)
+        (0.5, 0.03125)
+    """
+    return 2.0 ** (1 - talkers)
 
 
 def student_tails(t: float, freedom: int) -> float:

@@ -5,18 +5,16 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import isnan, nan
+from math import nan
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-from jaxtyping import Int
-
 from serein.errors import CorpusError
+from serein.evaluate.files import write_atomically
 from serein.evaluate.runs import Run, load_run
-from serein.evaluate.significance import holm, talker_p
-from serein.evaluate.statistics import Interval, difference_intervals, paired_difference, talker_confusions
-from serein.evaluate.summary import Summary, summarise
+from serein.evaluate.significance import holm
+from serein.evaluate.statistics import Interval
+from serein.evaluate.summary import Summary, compare, subtract, summarise
 
 FORMAT = 1
 FILE = "study.json"
@@ -31,13 +29,14 @@ class Paired:
         ua: the difference.
         interval: its paired 95 % interval, clustered by talker.
         p: see `serein.evaluate.significance.talker_p`.
-        holm_p: adjusted for all the differences of the study; both are nan where there is only one talker.
+        holm_p: adjusted for all the differences of the study, and what decides; both are nan where there is only one
+            talker.
     """
 
     ua: float
     interval: Interval
     p: float
-    holm_p: float = nan
+    holm_p: float
 
 
 @dataclass(frozen=True)
@@ -82,10 +81,7 @@ def save_study(folder: Path, kind: Kind, title: str, runs: Sequence[tuple[str, P
         "title": title,
         "runs": [{"name": name, "folder": Path(os.path.relpath(run, folder)).as_posix()} for name, run in runs],
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{FILE}.partial"
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / FILE)
+    write_atomically(folder / FILE, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def load_study(folder: str | Path) -> Study:
@@ -126,46 +122,16 @@ def name_runs(folders: Sequence[Path]) -> list[tuple[str, Path]]:
     ]
 
 
-def subtract(run: Run, first: Run) -> Paired:
-    """UA of ``run`` minus UA of ``first``, whatever their protocols, paired over talkers; without Holm's p.
-
-    Raises:
-        CorpusError: the two did not test the same utterances, or with other talkers, truths or labels.
-    """
-    if _tested(run) != _tested(first) or run.protocol.labels != first.protocol.labels:
-        raise CorpusError(f"{run.folder} and {first.folder} did not test the same utterances; nothing can be paired")
-    one, other = _confusions(run), _confusions(first)
-    difference, _ = paired_difference(one, other)
-    return Paired(float(difference[1]), difference_intervals(one, other).ua, talker_p(one, other))
-
-
 def _rows(runs: Sequence[tuple[str, Run]], across_protocols: bool) -> tuple[Row, ...]:
     """Scores of different protocols are no pair, except where the study is about what the protocol does."""
     (_, first), *others = runs
-    differences = [
-        subtract(run, first) if across_protocols or run.protocol.hash == first.protocol.hash else None
-        for _, run in others
-    ]
-    adjusted = iter(holm([found.p for found in differences if found and not isnan(found.p)]))
-    differences = [
-        found and Paired(found.ua, found.interval, found.p, nan if isnan(found.p) else next(adjusted))
-        for found in differences
+    pair = subtract if across_protocols else compare
+    differences = [pair(run, first) for _, run in others]
+    adjusted = holm([found.p if found else nan for found in differences])
+    minus_first = [
+        Paired(found.scores.ua, found.intervals.ua, found.p, holm_p) if found else None
+        for found, holm_p in zip(differences, adjusted, strict=True)
     ]
     return tuple(
-        Row(name, run, summarise(run), found) for (name, run), found in zip(runs, [None, *differences], strict=True)
-    )
-
-
-def _tested(run: Run) -> set[tuple[str, str, str]]:
-    return {(row.id, row.talker, row.truth) for row in run.predictions}
-
-
-def _confusions(run: Run) -> Int[np.ndarray, "seeds talkers labels labels"]:
-    rows = run.predictions
-    return talker_confusions(
-        [row.truth for row in rows],
-        [row.prediction for row in rows],
-        [row.talker for row in rows],
-        run.protocol.labels,
-        [row.seed for row in rows],
+        Row(name, run, summarise(run), found) for (name, run), found in zip(runs, [None, *minus_first], strict=True)
     )

@@ -6,17 +6,17 @@ from dataclasses import asdict, dataclass
 from html import escape
 from importlib.resources import files
 from importlib.util import find_spec
-from math import isnan
 from pathlib import Path
 from string import Template
 from typing import Any
 
 from serein.errors import UsageError
 from serein.evaluate import document
-from serein.evaluate.comparison import ends
+from serein.evaluate.comparison import ends, in_thousandths
 from serein.evaluate.document import Banner, Block, Code, Details, Paragraph, Picture, Section, Table, Title
+from serein.evaluate.files import write_atomically
 from serein.evaluate.runs import Run
-from serein.evaluate.sections import DEFINITIONS, UNDEFINED, percent
+from serein.evaluate.sections import DEFINITIONS, percent
 from serein.evaluate.study import FORMAT, Row, Study, load_study
 
 SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %", "UA minus first", "p", "p (Holm)")
@@ -25,7 +25,8 @@ TEXT_COLUMNS = 2
 READING = (
     "UA minus first: the variant's UA minus that of the first, in points, with a paired 95 % interval over the same "
     "talkers. p: how likely equally good variants differ by at least this much with such talkers; Holm's is adjusted "
-    "for the number of variants. Below 0.05 it is called a difference, else the two cannot be told apart."
+    "for the number of differences, and it decides: below 0.05 one variant is called better, else the two cannot be "
+    "told apart."
 )
 
 
@@ -129,10 +130,7 @@ def write_study(folder: str | Path) -> StudyPaths:
         paths.figure: drawn.svg,
     }
     for path, text in texts.items():
-        path.parent.mkdir(exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, text.encode())
     return paths
 
 
@@ -162,7 +160,7 @@ def _score_cells(row: Row, is_first: bool) -> list[str]:
     minus = ["" if is_first else "not comparable", "", ""]
     if found:
         interval = ends(found.interval, "+.1f", ", ")
-        minus = [f"{100 * found.ua:+.1f} [{interval}]", _p(found.p), _p(found.holm_p)]
+        minus = [f"{100 * found.ua:+.1f} [{interval}]", in_thousandths(found.p), in_thousandths(found.holm_p)]
     return [
         row.name,
         ", ".join(_remarks(row.run)),
@@ -183,6 +181,7 @@ def _remarks(run: Run) -> list[str]:
         "TALKERS SHARED: intervals too narrow": run.protocol.shares_talkers,
         "validation talkers also train": _validation_talkers_train(run) and not run.protocol.shares_talkers,
         "transductive": run.adapter_training == "transductive",
+        "talker statistics": run.talker_statistics != "none",
         "synthetic voices": run.synthetic,
         "collapsed": any(done.collapsed for done in run.fold_runs),
     }
@@ -238,12 +237,6 @@ def _memory(run: Run) -> int:
     return max(done.peak_memory_bytes for done in run.fold_runs)
 
 
-def _p(value: float) -> str:
-    if isnan(value):
-        return UNDEFINED
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _numbers(study: Study) -> Mapping[str, Any]:
     numbers = {
         "format": FORMAT,
@@ -255,6 +248,7 @@ def _numbers(study: Study) -> Mapping[str, Any]:
                 "folder": row.run.folder.name,
                 "system": row.run.system,
                 "adapter_training": row.run.adapter_training,
+                "talker_statistics": row.run.talker_statistics,
                 "corpus": row.run.corpus,
                 "seeds": row.run.seeds,
                 "synthetic": row.run.synthetic,

@@ -7,6 +7,7 @@ from math import nan
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from serein.errors import CorpusError
 from serein.evaluate.metrics import Scores, f1, mean_of_defined, precision, recall, scores_from_confusion
 from serein.evaluate.runs import Prediction, Run
 from serein.evaluate.significance import mcnemar, talker_p
@@ -14,6 +15,7 @@ from serein.evaluate.statistics import (
     Intervals,
     difference_intervals,
     mean_scores,
+    paired_difference,
     talker_confusions,
     talker_intervals,
 )
@@ -99,13 +101,22 @@ def compare(run: Run, other: Run) -> Difference | None:
     Raises:
         CorpusError: one protocol, but other talkers or true labels: the corpus was changed between the runs.
     """
-    if run.protocol.hash != other.protocol.hash:
-        return None
+    return subtract(run, other) if run.protocol.hash == other.protocol.hash else None
+
+
+def subtract(run: Run, other: Run) -> Difference:
+    """How much better ``run`` is than ``other``, whatever their protocols, paired over talkers.
+
+    Raises:
+        CorpusError: the two did not test the same utterances, or with other talkers, truths or labels.
+    """
+    if run.truths() != other.truths() or run.protocol.labels != other.protocol.labels:
+        raise CorpusError(f"{run.folder} and {other.folder} did not test the same utterances; nothing can be paired")
     first, second = (_confusions(one.predictions, one.protocol.labels) for one in (run, other))
-    scores = np.array(astuple(mean_scores(first))) - np.array(astuple(mean_scores(second)))
+    difference, _ = paired_difference(first, second)
     seeds = min(len(run.seeds), len(other.seeds))
     return Difference(
-        scores=Scores(*scores.tolist()),
+        scores=Scores(*difference.tolist()),
         intervals=difference_intervals(first, second),
         p=talker_p(first, second),
         mcnemar_p=mcnemar(_right(run)[:seeds], _right(other)[:seeds]),
@@ -123,8 +134,8 @@ def _confusions(rows: Sequence[Prediction], labels: Sequence[str]) -> Int[np.nda
 
 
 def _right(run: Run) -> Bool[np.ndarray, "seeds utterances"]:
-    """Whether each prediction is right, utterances in the order of their folds and ids."""
-    rows = sorted(run.predictions, key=lambda row: (row.seed, row.fold, row.id))
+    """Whether each prediction is right, utterances in the order of their ids: no utterance is tested in two folds."""
+    rows = sorted(run.predictions, key=lambda row: (row.seed, row.id))
     return np.array([row.prediction == row.truth for row in rows]).reshape(len(run.seeds), -1)
 
 

@@ -60,7 +60,8 @@ def extract(
         folder: the store.
         pool: this many consecutive frames are averaged into one.
         speed: play every recording this much faster, which moves pitch and formants as another talker would: such a
-            store is for training only (``serein crossval --view``).
+            store is a view of the corpus (``serein crossval --view``), to train on, and with ``model.test_views`` to
+            judge beside the corpus at its own speed.
         batch_seconds: most audio, padding included, that is encoded at once. Changes speed and memory only.
         report: told after each shard.
 

@@ -70,20 +70,19 @@ def cross_validate(
         recipe: the settings.
         system: a key of :data:`serein.train.systems.SYSTEMS`.
         seeds: repetitions of each fold.
-        views: the same corpus extracted at other speeds, for training only.
-        unlabelled: other corpora, which adapter training hears as well.
+        views: the same corpus extracted at other speeds, for training, and with ``model.test_views`` for judging too.
+        unlabelled: other corpora, which adapter training hears as well; where there is none they are left aside.
         command: what the user typed, for the report.
         synthetic: the voices are a machine's, which the report says.
         report: told of every step.
 
     Raises:
-        CorpusError: a talker on both sides, or an utterance without frames.
-        StoreError: the folder holds a run with other settings.
-        UsageError: no such system, or no seed.
+        CorpusError: a talker on both sides, an utterance without frames, or a recording of the corpus in another.
+        StoreError: the folder holds a run with other settings, or the stores do not go together.
+        UsageError: see :func:`check_settings`; or no seed.
     """
     folder = Path(folder)
-    if system not in SYSTEMS:
-        raise UsageError(f"system {system!r}: there are {', '.join(SYSTEMS)}")
+    check_settings(system, recipe, views, unlabelled)
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds {list(seeds)}: give at least one, each once")
     check_talkers(protocol, corpus)
@@ -91,19 +90,24 @@ def cross_validate(
         if not fold.validation:
             raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
     device = pick_device(recipe.speed.device)
-    if recipe.adapt.data == "elsewhere" and not unlabelled:
-        raise UsageError('adapt.data = "elsewhere": give the other corpora with --unlabelled')
+    adapter_training = recipe.adapt.data if system == "adapter" else "none"
     talker_statistics = recipe.model.talker_statistics == "z-norm"
     named = {name for fold in protocol.folds for name in (*fold.train, *fold.validation, *fold.test)}
-    material = gather(store, named, views=views, unlabelled=unlabelled, talker_statistics=talker_statistics)
+    heard = () if adapter_training == "none" else unlabelled
+    material = gather(store, named, views=views, unlabelled=heard, talker_statistics=talker_statistics)
     array = material.array
     labels = label_indices(array, corpus, protocol.labels)
     config = model_config(store, array, recipe, protocol.labels)
-    adapter_training = recipe.adapt.data if system == "adapter" else "none"
     facts = {
         "format": RUN_FORMAT,
         "system": system,
-        "name": run_name(system, adapter_training, talker_statistics),
+        "name": run_name(
+            system,
+            adapter_training,
+            talker_statistics,
+            others=material.said["unlabelled"],
+            speeds=material.views if recipe.model.test_views else 1,
+        ),
         "adapter_training": adapter_training,
         "talker_statistics": recipe.model.talker_statistics,
         **material.said,
@@ -144,9 +148,43 @@ def cross_validate(
     return folder
 
 
-def run_name(system: str, adapter_training: str, talker_statistics: bool) -> str:
-    """What a run is called in tables."""
+def check_settings(system: str, recipe: Recipe, views: Sequence[FrameStore], unlabelled: Sequence[FrameStore]) -> None:
+    """Refuse what cannot be trained or judged with these stores.
+
+    Raises:
+        UsageError: no such system, an adapter from elsewhere without another corpus, or ``test_views`` without views.
+    """
+    if system not in SYSTEMS:
+        raise UsageError(f"system {system!r}: there are {', '.join(SYSTEMS)}")
+    if system == "adapter" and recipe.adapt.data == "elsewhere" and not unlabelled:
+        raise UsageError('adapt.data = "elsewhere": give the other corpora with --unlabelled')
+    check_views(recipe, views)
+
+
+def check_views(recipe: Recipe, views: Sequence[FrameStore]) -> None:
+    """Refuse to judge at several speeds where there is one; a UsageError."""
+    if recipe.model.test_views and not views:
+        raise UsageError("model.test_views: there is no view to judge at; give the corpus at other speeds with --view")
+
+
+def run_name(
+    system: str, adapter_training: str, talker_statistics: bool, *, others: Sequence[str] = (), speeds: int = 1
+) -> str:
+    """What a run is called in tables.
+
+    Args:
+        system: a key of :data:`serein.train.systems.SYSTEMS`.
+        adapter_training: what adapter training heard.
+        talker_statistics: whether frames are standardised talker by talker.
+        others: names of the other corpora that adapter training heard.
+        speeds: at how many the test utterances are heard.
+    """
     name = NAMES.get(system) or ADAPTER_NAMES[adapter_training]
+    if others:
+        names = ", ".join(dict.fromkeys(others))
+        name += f" ({names})" if adapter_training == "elsewhere" else f", and {names}"
+    if speeds > 1:
+        name += f", heard at {speeds} speeds"
     return f"{name}, with talker statistics" if talker_statistics else name
 
 

@@ -18,6 +18,7 @@ from serein.train.checkpoint import Checkpoint, Row
 from serein.train.machine import Stage, autocast, check_finite, generator, pick_device, seed_globally
 from serein.train.objectives import Labelled, Objective, plain
 from serein.train.schedules import cosine
+from serein.train.task import logits_over_views
 
 
 class Examples(NamedTuple):
@@ -64,6 +65,7 @@ def finetune(
     talkers: Int[Tensor, " utterances"] | None = None,
     objective: Objective = plain,
     validation: Int[Tensor, " validation"] | None = None,
+    validation_views: int = 1,
     stop_after: int | None = None,
     stage: Stage = Stage.FINETUNE,
     seed: int = 0,
@@ -84,6 +86,8 @@ def finetune(
         talkers: a number for each utterance's talker, for an objective that asks for it.
         objective: what is minimised.
         validation: utterances scored after each epoch.
+        validation_views: how many times each of them stands in ``validation``, as :meth:`serein.train.task.Task.judged`
+            lists them; their probabilities are averaged.
         stop_after: epochs to train, of a schedule that is laid out for ``recipe.finetune.epochs``; None: all.
         stage: keeps the draws of the first training and of the refit apart.
         seed: of order, masks, copies and dropout.
@@ -149,7 +153,7 @@ def finetune(
             "train_accuracy": (logits.argmax(1) == truth).float().mean().item(),
         }
         if validation is not None and place == steps_per_epoch - 1:
-            row |= _validate(model, array, labels, validation, classes, recipe.speed)
+            row |= _validate(model, array, labels, validation, validation_views, classes, recipe.speed)
             model.train()
         history.append(row)
         checkpoint.save_if_due(model, optimizer, step + 1, history)
@@ -232,10 +236,13 @@ def _validate(
     array: FrameArray,
     labels: Tensor,
     validation: Tensor,
+    views: int,
     classes: Sequence[str],
     speed: Speed,
 ) -> Row:
     logits = in_batches(model.eval(), array, validation, speed)
+    validation = validation[: len(validation) // views]
+    logits = logits_over_views(logits, len(validation))
     names = np.array(classes)
     truth, prediction = names[labels[validation].numpy()], names[logits.argmax(1).numpy()]
     return {

@@ -34,7 +34,7 @@ def _of(module: Callable[..., Any]) -> Callable[[Task], Any]:
 
 
 def _speaker_normalized(task: Task) -> SpeakerNormalizedHead:
-    talkers = int(task.talkers.max()) + 1
+    talkers = int(task.trained_talkers().max()) + 1
     return SpeakerNormalizedHead(task.array.layers, task.array.width, len(task.config.labels), talkers)
 
 

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from serein.corpus.corpus import Utterance
-from serein.errors import ModelError
+from serein.errors import ModelError, StoreError
 from serein.evaluate.attributes import KnownFrames, NearestFrame
 from serein.evaluate.attributes_page import write_page
 from serein.frames.audio import SAMPLE_RATE, load_audio
@@ -148,8 +148,14 @@ def look(store: FrameStore, folder: Path, output: Path, *, listen: int = 20, rep
 
     Raises:
         ModelError: the adapter has no attributes, or does not fit the frames.
+        StoreError: the frames are of another speed than the recordings.
         AudioError: a recording is no longer where it was, or damaged.
     """
+    if "speed" in store.settings:
+        raise StoreError(
+            f"{store.folder}: holds frames at speed {store.settings['speed']:g}, and clips and loudness come from the "
+            "recordings at speed 1; give the store extracted without --speed"
+        )
     array = store.load()
     adapter = _fitting_adapter(folder, store, array)
     attributes = load_attributes(folder)

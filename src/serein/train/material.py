@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from serein.corpus.corpus import Corpus, Utterance
 from serein.errors import CorpusError, StoreError
 from serein.frames.batches import FrameArray, join
 from serein.frames.store import FrameStore
@@ -45,27 +46,30 @@ def gather(
         store: the corpus.
         required: ids of the utterances that must have frames.
         views: the same corpus, extracted at other speeds: all utterances that ``store`` has.
-        unlabelled: other corpora, whose labels are not looked at.
+        unlabelled: other corpora, with none of the corpus's recordings; their labels are not looked at.
         talker_statistics: standardise each talker's frames by themselves.
 
     Raises:
-        CorpusError: an utterance without frames.
-        StoreError: the stores' frames do not go together, or the corpus's own were made at another speed.
+        CorpusError: an utterance without frames, or a recording of the corpus in an unlabelled store.
+        StoreError: the stores' frames do not go together, the corpus's own were made at another speed, or a view's at
+            none or of another corpus.
     """
     if "speed" in store.settings:
-        raise StoreError(f"{store.folder}: was extracted at another speed, which is for training only (--view)")
-    for source in (store, *views):
-        _check_frames(source, required if source is store else store.ids, store)
+        raise StoreError(f"{store.folder}: was extracted at another speed: it is a view of a corpus (--view)")
+    _check_frames(store, required)
+    corpus = store.corpus()
+    for view in views:
+        _check_view(view, store, corpus)
+    for other in unlabelled:
+        _check_elsewhere(other, store, corpus)
     arrays = [store.load()]
     ids = arrays[0].ids
     for view in views:
-        speed = view.settings.get("speed", 1.0)
-        arrays.append(replace(view.load().select(ids), ids=tuple(f"{name}@{speed:g}" for name in ids)))
-    talker_of = {utterance.id: utterance.talker for utterance in store.corpus()}
+        arrays.append(replace(view.load().select(ids), ids=tuple(f"{name}@{view.settings['speed']:g}" for name in ids)))
+    talker_of = {utterance.id: utterance.talker for utterance in corpus}
     speakers = [(number, talker_of[name]) for number in range(len(arrays)) for name in ids]
     own = len(speakers)
     for number, other in enumerate(unlabelled):
-        _check_encoder(other, store)
         array = other.load()
         whose = {utterance.id: utterance.talker for utterance in other.corpus()}
         speakers += [(-1 - number, whose[name]) for name in array.ids]
@@ -76,18 +80,54 @@ def gather(
     if talker_statistics:
         array = array.normed_by_talker(talkers)
     said = {
-        "views": [f"speed {view.settings.get('speed', 1.0):g}" for view in views],
+        "views": [f"speed {view.settings['speed']:g}, corpus {view.settings['corpus']['hash']}" for view in views],
         "unlabelled": [other.settings["corpus"]["name"] for other in unlabelled],
     }
     return Material(array, talkers, 1 + len(views), torch.arange(own, len(array.ids)), said)
 
 
-def _check_frames(store: FrameStore, required: Collection[str], first: FrameStore) -> None:
-    _check_encoder(store, first)
+def _check_frames(store: FrameStore, required: Collection[str]) -> None:
     missing = sorted(set(required) - set(store.ids))
     if missing:
         why = store.failed.get(missing[0], "it was not in the table that was extracted")
         raise CorpusError(f"{store.folder}: {len(missing)} utterances have no frames; first {missing[0]}: {why}")
+
+
+def _check_view(view: FrameStore, store: FrameStore, corpus: Corpus) -> None:
+    _check_encoder(view, store)
+    if "speed" not in view.settings:
+        raise StoreError(f"{view.folder}: was not extracted at another speed (serein extract --speed): it is no view")
+    _check_frames(view, store.ids)
+    seen = view.corpus().by_id()
+    for utterance in corpus:
+        other = seen[utterance.id]
+        if other.talker != utterance.talker or not _same_recording(other, utterance):
+            raise StoreError(
+                f"{view.folder}: {utterance.id} is another recording or talker there than in {store.folder}: "
+                "extract a view from the same table"
+            )
+
+
+def _same_recording(one: Utterance, other: Utterance) -> bool:
+    if one.audio_hash and other.audio_hash:
+        return one.audio_hash == other.audio_hash
+    return one.path.resolve() == other.path.resolve()
+
+
+def _check_elsewhere(other: FrameStore, store: FrameStore, corpus: Corpus) -> None:
+    _check_encoder(other, store)
+    own = {name for utterance in corpus for name in _recording(utterance)}
+    shared = [utterance.id for utterance in other.corpus() if own & _recording(utterance)]
+    if shared:
+        raise CorpusError(
+            f"{other.folder}: {len(shared)} of its recordings, first {shared[0]}, are in {store.folder} too: adapter "
+            'training would hear test talkers; adapt.data = "transductive" does that and says so'
+        )
+
+
+def _recording(utterance: Utterance) -> set[str]:
+    """What tells a recording from others: where it is, and its hash where that is known."""
+    return {str(utterance.path.resolve()), utterance.audio_hash} - {""}
 
 
 def _check_encoder(store: FrameStore, first: FrameStore) -> None:

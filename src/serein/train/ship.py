@@ -9,17 +9,26 @@ from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
 from serein.errors import CorpusError, ModelError, UsageError
 from serein.frames.store import FrameStore, write_atomically
-from serein.model import ModelConfig, load_model, save_model
+from serein.model import ModelConfig, build_adapter, load_model, save_model
 from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt
 from serein.train.checkpoint import Checkpoint, digest
-from serein.train.crossval import label_indices, model_config
+from serein.train.crossval import check_views, label_indices, model_config
 from serein.train.inspect import save_attributes
 from serein.train.material import gather
 from serein.train.systems import adapter
 from serein.train.task import Task
+
+ORIGINS = {
+    "none": "The adapter was not trained without labels.",
+    "inductive": "The adapter was first trained without labels, on the other talkers only.",
+    "transductive": "The adapter was first trained without labels on all talkers, so it heard that fifth too: the "
+    "score is a transductive one.",
+    "elsewhere": "The adapter was trained before, without labels, on other corpora only: so says the recipe, and "
+    "nothing here has checked it.",
+}
 
 
 def adapt_store(
@@ -63,7 +72,7 @@ def train_model(
         corpus: the labels.
         folder: the model.
         recipe: the settings.
-        views: the same corpus extracted at other speeds, for training.
+        views: the same corpus extracted at other speeds, for training, and with ``model.test_views`` for judging too.
         adapter_folder: an adapter from ``serein adapt``, used instead of training one here.
         seed: of the run.
         report: told of every step.
@@ -74,7 +83,9 @@ def train_model(
     Raises:
         CorpusError: fewer than three talkers, or than two emotions.
         ModelError: the adapter does not fit the frames.
-        UsageError: the recipe asks for talker statistics, or for an adapter from elsewhere that is not given.
+        StoreError: a view is not of the same corpus at another speed.
+        UsageError: the recipe asks for talker statistics, for an adapter from elsewhere that is not given, or for
+            ``model.test_views`` without views.
     """
     folder = Path(folder)
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
@@ -83,12 +94,14 @@ def train_model(
     _refuse_talker_statistics(recipe)
     if recipe.adapt.data == "elsewhere" and adapter_folder is None:
         raise UsageError('adapt.data = "elsewhere": run `serein adapt` on the other corpus, and give --adapter')
+    check_views(recipe, views)
     material = gather(store, [utterance.id for utterance in corpus], views=views)
     array = material.array
     config = model_config(store, array, recipe, corpus.labels)
     pretrained = None
     if adapter_folder is not None:
         pretrained, config = _pretrained(adapter_folder, config)
+        recipe = recipe.model_copy(update={"model": config.model})
     if recipe.model.test_views:
         config = config.model_copy(update={"speeds": (1.0, *(view.settings["speed"] for view in views))})
     held_out = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus, seed=seed).folds[0].test
@@ -112,10 +125,7 @@ def train_model(
         "talkers": len(corpus.talkers),
         "utterances": len(corpus),
     }
-    write_atomically(
-        folder / "README.md",
-        _card(corpus, config, recipe, facts, "given" if pretrained else recipe.adapt.data).encode(),
-    )
+    write_atomically(folder / "README.md", _card(corpus, config, recipe, facts, pretrained is not None).encode())
     for name in ("adapt", "finetune", "refit"):
         task.checkpoint(name).remove()
     return facts
@@ -129,6 +139,7 @@ def _refuse_talker_statistics(recipe: Recipe) -> None:
 
 
 def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer, ModelConfig]:
+    """The adapter of a folder, and the wanted model on top of it: what shapes its weights comes from the adapter."""
     module, config = load_model(folder)
     if not isinstance(module, WAPTransformer) or config.encoder != wanted.encoder:
         raise ModelError(
@@ -140,16 +151,20 @@ def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer
             f"{folder}: learned positions for {config.max_frames} frames, the longest utterance has "
             f"{wanted.max_frames}; run `serein adapt` on these frames"
         )
-    return module, wanted.model_copy(update={"model": config.model, "max_frames": config.max_frames})
+    shape = {name: getattr(config.model, name) for name in ("width", "blocks", "heads", "layer_mix")}
+    model = wanted.model.model_copy(update=shape)
+    config = wanted.model_copy(update={"model": model, "max_frames": config.max_frames})
+    adapter = build_adapter(config)  # with the dropout of the recipe, not of the adapter's training
+    adapter.load_state_dict(module.state_dict())
+    return adapter, config
 
 
-def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, int | float], adapter: str) -> str:
+def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, int | float], given: bool) -> str:
     front = {"library_name": "serein", "pipeline_tag": "audio-classification", "base_model": config.encoder.name}
     header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
-    origin = {
-        "given": "The adapter was trained before, and may have heard those talkers without their labels.",
-        "none": "The adapter was not trained without labels.",
-    }.get(adapter, "The adapter was first trained without labels, on the other talkers only.")
+    origin = ORIGINS[recipe.adapt.data]
+    if given and recipe.adapt.data != "elsewhere":
+        origin = "The adapter was trained before, and may have heard those talkers without their labels."
     return f"""\
 ---
 {header}
@@ -167,6 +182,6 @@ WA {facts["validation_wa"]:.3f}. That is a validation score, not a test score: `
 Labels are emotions as listeners perceive them, not as talkers feel them. Not for decisions about people.
 
 ```toml
-{recipe.model_copy(update={"model": config.model}).to_toml().strip()}
+{recipe.to_toml().strip()}
 ```
 """

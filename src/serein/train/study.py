@@ -16,8 +16,7 @@ from serein.evaluate.study import Kind, save_study
 from serein.frames.store import FrameStore
 from serein.progress import Report, quiet
 from serein.recipe import Recipe, Section
-from serein.train.crossval import cross_validate
-from serein.train.systems import SYSTEMS
+from serein.train.crossval import check_settings, cross_validate
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,11 @@ def run_study(
         report: told of every step, and at stage ``study`` of every variant done.
 
     Raises:
-        UsageError: fewer than two variants, two of one folder, or no such system.
+        UsageError: fewer than two variants, two of one folder, or settings that one of them cannot be trained with.
         CorpusError, StoreError: see `serein.train.crossval.cross_validate`.
     """
     folder = Path(folder)
-    _check(variants)
+    _check(variants, views, unlabelled)
     save_study(folder, kind, title, [(variant.name, folder / variant.folder) for variant in variants])
     for number, variant in enumerate(variants, start=1):
         cross_validate(
@@ -168,16 +167,24 @@ def ablation_variants(path: str | Path, protocol: Protocol, changes: Sequence[st
 
 
 def inflation_variants(protocol: Protocol, corpus: Corpus, system: str, recipe: Recipe) -> list[Variant]:
-    """A variant a protocol of `serein.corpus.inflation.inflations`, and the transductive adapter on honest folds.
+    """A variant a protocol of `serein.corpus.inflation.inflations`.
+
+    And the transductive adapter on honest folds where the recipe's is inductive, for beside another the difference
+    would not be that of hearing the test talkers alone.
 
     Raises:
-        UsageError: the recipe's adapter hears the test talkers already.
+        UsageError: by the recipe even the honest variant hears the test talkers: its adapter, or its statistics.
         CorpusError: see `serein.corpus.inflation.inflations`.
     """
+    if recipe.model.talker_statistics != "none":
+        raise UsageError(
+            f'model.talker_statistics = "{recipe.model.talker_statistics}": it hears the test talkers in every '
+            "variant, so none would be honest; leave it none"
+        )
+    if system == "adapter" and recipe.adapt.data == "transductive":
+        raise UsageError('adapt.data = "transductive": that is one of the variants; set inductive for the others')
     variants = [Variant(name, system, recipe, made) for name, made in inflations(protocol, corpus).items()]
-    if system == "adapter":
-        if recipe.adapt.data == "transductive":
-            raise UsageError('adapt.data = "transductive": that is one of the variants; set inductive for the others')
+    if system == "adapter" and recipe.adapt.data == "inductive":
         transductive = changed(recipe, ["adapt.data=transductive"])
         variants.append(Variant(f"{HONEST}, transductive", system, transductive, protocol))
     return variants
@@ -188,12 +195,11 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     return Recipe.from_toml(recipe.to_toml(), changes)
 
 
-def _check(variants: Sequence[Variant]) -> None:
+def _check(variants: Sequence[Variant], views: Sequence[FrameStore], unlabelled: Sequence[FrameStore]) -> None:
     if len(variants) < 2:
         raise UsageError(f"a study sets several variants side by side, and here are {len(variants)}: name two or more")
     for variant in variants:
-        if variant.system not in SYSTEMS:
-            raise UsageError(f"system {variant.system!r}: there are {', '.join(SYSTEMS)}")
+        check_settings(variant.system, variant.recipe, views, unlabelled)
     folders = [variant.folder for variant in variants]
     for variant in variants:
         if not variant.folder or folders.count(variant.folder) > 1:

@@ -21,7 +21,7 @@ from serein.train.finetune import best_epoch, finetune, in_batches
 from serein.train.heads import HEADS, Head
 from serein.train.machine import Stage, seed_globally
 from serein.train.objectives import Objective, plain
-from serein.train.task import Outcome, Task, mean_over_views, timed, ua_of_logits
+from serein.train.task import Outcome, Task, logits_over_views, mean_over_views, timed, ua_of_logits
 
 PROBE_C = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 SELECTED_SHARE = 0.6
@@ -34,18 +34,19 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
     _, validation, test = task.parts()
     train, known = task.with_views(task.labelled()), task.with_views(task.known())
     seconds: dict[str, float] = {}
-    statistics = array.pooled(torch.arange(len(array.ids))).flatten(1)
+    statistics = array.pooled(torch.arange(len(array.ids) - len(task.elsewhere))).flatten(1)
     with timed(seconds, "finetune"):
         scores = {}
         probes = fit_linear_probes(statistics[train], labels[train], len(classes), *PROBE_C)
         for done, (c, probe) in enumerate(zip(PROBE_C, probes, strict=True), start=1):
-            scores[c] = ua_of_logits(probe.classify(statistics[validation]), labels[validation], classes)
+            logits = logits_over_views(probe.classify(statistics[task.judged(validation)]), len(validation))
+            scores[c] = ua_of_logits(logits, labels[validation], classes)
             report("finetune", done, len(PROBE_C), {"C": c, "validation_ua": scores[c]})
     best = max(scores, key=lambda c: (scores[c], -c))
     with timed(seconds, "refit"):
         (probe,) = fit_linear_probes(statistics[known], labels[known], len(classes), best)
     with timed(seconds, "test"):
-        probabilities = mean_over_views(probe.classify(statistics[task.judged()]).softmax(1), len(test))
+        probabilities = mean_over_views(probe.classify(statistics[task.judged(test)]).softmax(1), len(test))
     return Outcome(
         model=probe,
         probabilities=probabilities,
@@ -87,8 +88,9 @@ def selected_prototypes(task: Task, report: Report = quiet) -> Outcome:
     """LPMN-style, of whose prototypes three in five are kept after training."""
     outcome = baseline(HEADS["lpmn"], task, report)
     outcome.model = selection(outcome.model, SELECTED_SHARE)  # type: ignore[arg-type]
-    probabilities = in_batches(outcome.model, task.array, task.judged(), task.recipe.speed).softmax(1)
-    outcome.probabilities = mean_over_views(probabilities, len(task.fold.test))
+    test = task.parts().test
+    probabilities = in_batches(outcome.model, task.array, task.judged(test), task.recipe.speed).softmax(1)
+    outcome.probabilities = mean_over_views(probabilities, len(test))
     return outcome
 
 
@@ -104,7 +106,7 @@ def _choose_and_refit(task: Task, build: Callable[[], nn.Module], objective: Obj
     An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
     gives the same bits.
     """
-    array, recipe = task.array, task.recipe
+    array, recipe, talkers = task.array, task.recipe, task.trained_talkers()
     _, validation, test = task.parts()
     seconds: dict[str, float] = {}
 
@@ -115,19 +117,20 @@ def _choose_and_refit(task: Task, build: Callable[[], nn.Module], objective: Obj
         checkpoint = task.checkpoint(name)
         rows = finetune(
             model, array, task.labels, task.with_views(indices), recipe,
-            classes=task.config.labels, talkers=task.talkers, objective=objective, validation=judges,
-            stop_after=epochs, stage=stage, seed=task.seed, checkpoint=checkpoint, report=report,
+            classes=task.config.labels, talkers=talkers, objective=objective, validation=judges,
+            validation_views=task.views if recipe.model.test_views else 1, stop_after=epochs, stage=stage,
+            seed=task.seed, checkpoint=checkpoint, report=report,
         )  # fmt: skip
         seconds[name] = checkpoint.spent()
         return model, rows
 
-    _, rows = train_once("finetune", task.labelled(), Stage.FINETUNE, judges=validation)
+    _, rows = train_once("finetune", task.labelled(), Stage.FINETUNE, judges=task.judged(validation))
     epochs = best_epoch(rows)
     stage = Stage.FINETUNE if task.oracle else Stage.REFIT
     model, refit_rows = train_once("refit", task.known(), stage, epochs=epochs)
     with timed(seconds, "test"):
         embeddings = in_batches(model.embed, array, test, recipe.speed)  # type: ignore[arg-type]
-        probabilities = in_batches(model, array, task.judged(), recipe.speed).softmax(1)
+        probabilities = in_batches(model, array, task.judged(test), recipe.speed).softmax(1)
     return Outcome(
         model=model,
         probabilities=mean_over_views(probabilities, len(test)),

@@ -46,7 +46,7 @@ class Task:
         seed: of this repetition.
         folder: where checkpoints may stand.
         views: how many times each utterance of the corpus stands in the array, at different speeds; the further views
-            are for training only.
+            are for training, and with ``model.test_views`` for judging too.
         elsewhere: utterances of the array that belong to other corpora.
         pretrained: an adapter that was trained elsewhere, instead of adapter training here.
     """
@@ -77,10 +77,18 @@ class Task:
         corpus = (len(self.array.ids) - len(self.elsewhere)) // self.views
         return torch.cat([indices + view * corpus for view in range(self.views)])
 
-    def judged(self) -> Int[Tensor, " judged"]:
-        """The test utterances, with ``model.test_views`` followed by their views."""
-        test = self.parts().test
-        return self.with_views(test) if self.recipe.model.test_views else test
+    def judged(self, indices: Int[Tensor, " chosen"]) -> Int[Tensor, " judged"]:
+        """What is heard to judge these utterances: themselves, with ``model.test_views`` followed by their views."""
+        return self.with_views(indices) if self.recipe.model.test_views else indices
+
+    def trained_talkers(self) -> Int[Tensor, " utterances"]:
+        """The talker of each utterance, numbered from 0 among those of :meth:`known` at all speeds.
+
+        Nobody else is trained on; their number is 0 and says nothing.
+        """
+        known = self.talkers[self.with_views(self.known())].unique()
+        numbers: Tensor = (self.talkers.unsqueeze(1) == known).int().argmax(1)
+        return numbers
 
     def labelled(self) -> Int[Tensor, " train"]:
         """Training utterances whose labels may be used: all, or ``finetune.label_share`` of each class."""
@@ -143,11 +151,18 @@ class Outcome:
     collapse: str = ""
 
 
-def mean_over_views(probabilities: Float[Tensor, "judged classes"], test: int) -> Float[Tensor, "test classes"]:
-    """One row a test utterance, of rows for :meth:`Task.judged`."""
-    views = len(probabilities) // test if test else 1
-    mean: Tensor = probabilities.view(views, test, probabilities.shape[1]).mean(0)
+def mean_over_views(
+    probabilities: Float[Tensor, "judged classes"], utterances: int
+) -> Float[Tensor, "utterances classes"]:
+    """One row an utterance, of rows for :meth:`Task.judged`."""
+    views = len(probabilities) // utterances if utterances else 1
+    mean: Tensor = probabilities.view(views, utterances, probabilities.shape[1]).mean(0)
     return mean
+
+
+def logits_over_views(logits: Float[Tensor, "judged classes"], utterances: int) -> Float[Tensor, "utterances classes"]:
+    """Logits whose softmax is :func:`mean_over_views`; as they are, where each utterance has one row."""
+    return logits if len(logits) == utterances else mean_over_views(logits.softmax(1), utterances).log()
 
 
 def ua_of_logits(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> float:

@@ -1,0 +1,20 @@
+import pytest
+
+from serein.evaluate.files import write_atomically
+
+
+def test_a_file_is_replaced_whole_and_its_folder_is_made(tmp_path):
+    path = tmp_path / "a" / "b" / "page.md"
+    for content in (b"one", "zwei \u2013\n".encode()):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+        assert [found.name for found in path.parent.iterdir()] == ["page.md"]
+
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+    path = tmp_path / "page.md"
+    write_atomically(path, b"old")
+    (tmp_path / ".page.md.partial").mkdir()
+    with pytest.raises(OSError, match="partial"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
