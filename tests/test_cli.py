@@ -316,6 +316,34 @@ def test_views_and_unlabelled_speech_go_through_the_command_line(journey, tmp_pa
     assert "a view of a corpus (--view)" in judged.err
 
 
+def test_log_mel_frames_beside_the_corpus_and_its_views_go_through_the_command_line(journey, tmp_path):
+    extract = ["extract", journey.folder / "corpus.csv", "--encoder", "logmel"]
+    slow = ["--speed", "0.9"]
+    crossval = [
+        "crossval", journey.folder / "frames", "--protocol", "sessions", "--system", "co-att",
+        "--recipe", journey.folder / "tiny.toml", "--set", "finetune.epochs=1", "-o", tmp_path / "run",
+        "--view", tmp_path / "slow",
+    ]  # fmt: skip
+    for command in (
+        [*extract, "--pool", 2, *slow, "-o", tmp_path / "slow"],
+        [*extract, "-o", tmp_path / "mel"],
+        [*extract, *slow, "-o", tmp_path / "slow-mel"],
+        [*crossval, "--beside", tmp_path / "mel", "--beside", tmp_path / "slow-mel"],
+    ):
+        done = serein(*command)
+        assert done.code == 0, (command, done.err)
+    said = json.loads((tmp_path / "run" / "run.json").read_text())["beside"]
+    assert [facts.split(", ")[1] for facts in said] == ["speed 1", "speed 0.9"]
+    refused = serein(*crossval, "--beside", tmp_path / "mel")
+    assert refused.code == 2
+    assert "give --beside for the corpus, and for each --view in their order (2 in all, here are 1)" in refused.err
+    turned = serein(*crossval, "--beside", tmp_path / "slow-mel", "--beside", tmp_path / "mel")
+    assert turned.code == 4
+    missing = serein(*crossval, "--beside", tmp_path / "mel", "--beside", tmp_path / "nowhere")
+    assert missing.code == 4
+    assert "is not a frame store" in missing.err
+
+
 def test_bad_data_end_with_4(tmp_path, tones):
     for said, arguments in {
         "no column 'emotion'": ["corpus", "table", a_table(tmp_path, ["id", "path", "talker"]), "-o", "x.csv"],

@@ -8,6 +8,8 @@ from typer.testing import CliRunner, Result
 from serein.cli_study import study
 from serein.errors import UsageError
 from serein.evaluate.runs import load_run
+from serein.frames.encoder import load_encoder
+from serein.frames.extract import extract
 
 
 def serein(*arguments: object) -> Result:
@@ -68,6 +70,17 @@ def test_a_benchmark_leaves_its_runs_and_its_page(place, benchmark):
     assert "Systems on tones, protocol sessions" in words(benchmark)
     assert "adapter:none" in words(benchmark)
     assert "study.html" in benchmark.stderr
+
+
+def test_a_benchmark_with_co_att_hears_log_mel_frames_beside(place, tone_store, tones):
+    mel = extract(tones, load_encoder("logmel"), place / "mel")
+    done = serein(
+        "benchmark", tone_store.folder, "--protocol", "sessions", "--systems", "linear,co-att", "--seeds", 1,
+        "--recipe", place / "tiny.toml", "--set", "finetune.epochs=1", "--beside", mel.folder, "-o", place / "beside",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    said = [json.loads((place / "beside" / name / "run.json").read_text()) for name in ("linear", "co-att")]
+    assert ["beside" in facts for facts in said] == [False, True]
 
 
 def test_a_study_is_rendered_again_from_what_is_on_disk(place, benchmark):

@@ -19,6 +19,7 @@ from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.model import build_adapter, load_config, load_model, save_model
 from serein.nn.classifier import EmotionClassifier
+from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
 from serein.recognizer import EmotionRecognizer, Recording
@@ -65,6 +66,21 @@ def test_training_leaves_a_model_folder_and_nothing_else(model_folder, tiny_reci
     assert "96 utterances, 6 talkers" in card
     assert "not a test score" in card
     assert Recipe.from_toml(card.partition("```toml\n")[2].partition("```")[0]) == tiny_recipe
+
+
+def test_a_committee_is_shipped_as_one_model(tone_store, tiny_recipe, tones, tmp_path):
+    recipe = Recipe.from_toml(tiny_recipe.to_toml(), ["model.members=2", "finetune.epochs=2"])
+    train_model(tone_store, tone_store.corpus(), tmp_path, recipe)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    module, config = load_model(tmp_path)
+    assert isinstance(module, Committee)
+    assert config.model.members == 2
+    recognizer = EmotionRecognizer.from_pretrained(tmp_path)
+    path = tones.utterances[0].path
+    members = [EmotionRecognizer(member, config, recognizer.encoder) for member in module.members]
+    mean = (members[0].probabilities(path) + members[1].probabilities(path)) / 2
+    assert torch.allclose(recognizer.probabilities(path), mean, atol=1e-6)
+    assert not torch.allclose(members[0].probabilities(path), members[1].probabilities(path), atol=1e-4)
 
 
 def test_scores_are_probabilities_best_first(recognizer, tones):

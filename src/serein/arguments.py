@@ -34,6 +34,10 @@ Views = Annotated[
 Unlabelled = Annotated[
     list[Path] | None, typer.Option(help="Frames of another corpus, for adapter training to hear; repeatable.")
 ]
+Beside = Annotated[
+    list[Path] | None,
+    typer.Option(help="For co-att: log-mel frames of the corpus, then of each --view in their order; repeatable."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
 
 
@@ -42,6 +46,13 @@ def read_recipe(path: Path | None, changes: list[str] | None) -> "Recipe":
     from serein.recipe import Recipe
 
     return Recipe.read(path, changes or []) if path else Recipe.from_toml("", changes or [])
+
+
+def open_stores(folders: list[Path] | None) -> "list[FrameStore]":
+    """The frame stores of an option that can be repeated."""
+    from serein.frames.store import FrameStore
+
+    return [FrameStore(folder) for folder in folders or []]
 
 
 def open_corpus(

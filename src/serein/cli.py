@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from serein.arguments import (
+    Beside,
     FoldsFile,
     Json,
     LabelMap,
@@ -22,6 +23,7 @@ from serein.arguments import (
     Unlabelled,
     Views,
     open_corpus,
+    open_stores,
     parse_numbers,
     read_recipe,
     relabel,
@@ -180,6 +182,7 @@ def crossval(
     changes: RecipeChanges = None,
     views: Views = None,
     unlabelled: Unlabelled = None,
+    beside: Beside = None,
     seeds: Seeds = 1,
     label_map: LabelMap = "",
 ) -> None:
@@ -188,16 +191,14 @@ def crossval(
     Example: `serein crossval frames/ --protocol sessions --recipe recipes/laptop.toml -o runs/mine`
     """
     from serein import terminal
-    from serein.frames.store import FrameStore
     from serein.train.crossval import cross_validate
 
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     with terminal.progress() as report:
         run = cross_validate(
             store, labelled, folds, output, read_recipe(recipe, changes),
-            system=system, seeds=range(seeds), views=[FrameStore(view) for view in views or []],
-            unlabelled=[FrameStore(other) for other in unlabelled or []],
-            command=shlex.join(["serein", *sys.argv[1:]]), report=report,
+            system=system, seeds=range(seeds), views=open_stores(views), unlabelled=open_stores(unlabelled),
+            beside=open_stores(beside), command=shlex.join(["serein", *sys.argv[1:]]), report=report,
         )  # fmt: skip
     terminal.print_scores(f"{labelled.name}, protocol {folds.name} ({folds.hash})", [run])
     terminal.note(f"Next: serein report {output}")
@@ -227,7 +228,7 @@ def train(
     with terminal.progress() as tell:
         facts = train_model(
             store, labelled, output, read_recipe(recipe, changes), adapter_folder=adapter,
-            views=[FrameStore(view) for view in views or []], seed=seed, report=tell,
+            views=open_stores(views), seed=seed, report=tell,
         )  # fmt: skip
     terminal.note(
         f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"

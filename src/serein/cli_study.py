@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serein.arguments import (
+    Beside,
     FoldsFile,
     LabelMap,
     ProtocolName,
@@ -18,6 +19,7 @@ from serein.arguments import (
     Unlabelled,
     Views,
     open_corpus,
+    open_stores,
     read_recipe,
 )
 from serein.errors import UsageError
@@ -45,6 +47,7 @@ def benchmark(
     changes: RecipeChanges = None,
     views: Views = None,
     unlabelled: Unlabelled = None,
+    beside: Beside = None,
     seeds: Seeds = 3,
     label_map: LabelMap = "",
 ) -> None:
@@ -58,7 +61,7 @@ def benchmark(
     names = [name.strip() for name in systems.split(",")]
     variants = benchmark_variants(names, read_recipe(recipe, changes), folds)
     title = f"Systems on {labelled.name}, protocol {folds.name}"
-    _run(store, labelled, variants, output, "benchmark", title, seeds, views, unlabelled)
+    _run(store, labelled, variants, output, "benchmark", title, seeds, views, unlabelled, beside)
 
 
 @study.command()
@@ -71,6 +74,7 @@ def ablate(
     changes: RecipeChanges = None,
     views: Views = None,
     unlabelled: Unlabelled = None,
+    beside: Beside = None,
     seeds: Seeds = 3,
     label_map: LabelMap = "",
 ) -> None:
@@ -83,7 +87,7 @@ def ablate(
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     variants = ablation_variants(ablation, folds, changes or [])
     title = f"{read_ablation(ablation).title} ({labelled.name}, protocol {folds.name})"
-    _run(store, labelled, variants, output, "ablation", title, seeds, views, unlabelled)
+    _run(store, labelled, variants, output, "ablation", title, seeds, views, unlabelled, beside)
 
 
 @study.command()
@@ -97,6 +101,7 @@ def inflation(
     changes: RecipeChanges = None,
     views: Views = None,
     unlabelled: Unlabelled = None,
+    beside: Beside = None,
     seeds: Seeds = 3,
     label_map: LabelMap = "",
 ) -> None:
@@ -109,7 +114,7 @@ def inflation(
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     variants = inflation_variants(folds, labelled, system, read_recipe(recipe, changes))
     title = f"What the split does to the score of {system} ({labelled.name}, protocol {folds.name})"
-    _run(store, labelled, variants, output, "inflation", title, seeds, views, unlabelled)
+    _run(store, labelled, variants, output, "inflation", title, seeds, views, unlabelled, beside)
 
 
 @study.command("study")
@@ -141,16 +146,15 @@ def _run(
     seeds: int,
     views: list[Path] | None,
     unlabelled: list[Path] | None,
+    beside: list[Path] | None,
 ) -> None:
     from serein import terminal
-    from serein.frames.store import FrameStore
     from serein.train.study import run_study
 
     with terminal.progress() as report:
         run_study(
             store, labelled, variants, output, kind=kind, title=title, seeds=range(seeds),
-            views=[FrameStore(view) for view in views or []],
-            unlabelled=[FrameStore(other) for other in unlabelled or []],
+            views=open_stores(views), unlabelled=open_stores(unlabelled), beside=open_stores(beside),
             command=shlex.join(["serein", *sys.argv[1:]]), report=report,
         )  # fmt: skip
     _show(output)

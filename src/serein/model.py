@@ -12,6 +12,7 @@ from torch import nn
 from serein.errors import ModelError
 from serein.frames.store import write_atomically
 from serein.nn.classifier import EmotionClassifier
+from serein.nn.committee import Committee
 from serein.nn.pooling import AttentiveStatisticsPooling
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Model
@@ -90,13 +91,11 @@ def build_adapter(config: ModelConfig) -> WAPTransformer:
     )
 
 
-def build_classifier(
-    config: ModelConfig, adapter: WAPTransformer | None = None, head_dropout: float = 0.0
-) -> EmotionClassifier:
-    """A classifier with a fresh head on this adapter, or on a fresh one."""
+def build_classifier(config: ModelConfig, adapter: WAPTransformer, head_dropout: float = 0.0) -> EmotionClassifier:
+    """A classifier with a fresh head on this adapter: the whole network, or one member of it."""
     model = config.model
     pooling = AttentiveStatisticsPooling(model.width, model.pooling_heads, model.pooling_variance, model.pooled_norm)
-    return EmotionClassifier(adapter or build_adapter(config), pooling, len(config.labels), head_dropout)
+    return EmotionClassifier(adapter, pooling, len(config.labels), head_dropout)
 
 
 def save_model(folder: str | Path, module: nn.Module, config: ModelConfig) -> None:
@@ -124,14 +123,14 @@ def load_config(folder: str | Path) -> ModelConfig:
         raise ModelError(f"{path}: is not a serein model's configuration: {error}") from error
 
 
-def load_model(folder: str | Path) -> tuple[EmotionClassifier | WAPTransformer, ModelConfig]:
+def load_model(folder: str | Path) -> tuple[EmotionClassifier | Committee | WAPTransformer, ModelConfig]:
     """The network of a model folder, ready to predict.
 
     Raises:
         ModelError: a file is missing or damaged, or weights are missing, unexpected or of another shape.
     """
     config = load_config(folder)
-    module = build_classifier(config) if config.architecture == "classifier" else build_adapter(config)
+    module = _network(config)
     path = Path(folder) / WEIGHTS_FILE
     try:
         with safe_open(path, framework="pt") as file:
@@ -146,3 +145,10 @@ def load_model(folder: str | Path) -> tuple[EmotionClassifier | WAPTransformer, 
             f"{path}: has logits for {list(labels)}, {CONFIG_FILE} says {list(config.labels)}; train again"
         )
     return module.eval(), config
+
+
+def _network(config: ModelConfig) -> EmotionClassifier | Committee | WAPTransformer:
+    if config.architecture == "adapter":
+        return build_adapter(config)
+    members = [build_classifier(config, build_adapter(config)) for _ in range(config.model.members)]
+    return members[0] if len(members) == 1 else Committee(members)

@@ -32,6 +32,7 @@ class Model(Section):
         "none", description="z-norm: standardise frames with audio of the same talker, test talkers too"
     )
 
+    members: int = Field(1, ge=1, le=100, description="networks trained from different draws, and averaged")
     test_views: bool = Field(False, description="also judge a recording at each speed of the views, and average")
 
     @model_validator(mode="after")

@@ -16,6 +16,8 @@ from serein.frames.encoder import SpeechEncoder, load_encoder
 from serein.frames.extract import as_stored
 from serein.model import ModelConfig, load_model
 from serein.nn.classifier import EmotionClassifier
+from serein.nn.committee import Committee
+from serein.nn.transformer import WAPTransformer
 
 Scores = list[dict[str, str | float]]
 """``[{"label": "angry", "score": 0.81}, ...]``, best first: what transformers' audio-classification pipeline gives."""
@@ -48,7 +50,7 @@ class EmotionRecognizer:
         encoder: the frozen encoder that it was trained on.
     """
 
-    def __init__(self, classifier: EmotionClassifier, config: ModelConfig, encoder: SpeechEncoder) -> None:
+    def __init__(self, classifier: EmotionClassifier | Committee, config: ModelConfig, encoder: SpeechEncoder) -> None:
         self.classifier = classifier.eval()
         self.config = config
         self.encoder = encoder
@@ -69,7 +71,7 @@ class EmotionRecognizer:
             ModelError: the folder or the encoder is missing, damaged, or the encoder's weights are others.
         """
         module, config = load_model(folder)
-        if not isinstance(module, EmotionClassifier):
+        if isinstance(module, WAPTransformer):
             raise ModelError(
                 f"{folder}: is an adapter without a classifier; `serein train --adapter {folder}` adds one"
             )
@@ -128,7 +130,7 @@ class EmotionRecognizer:
     def _windows(self, source: Source) -> Iterator[list[tuple[Tensor, Tensor]]]:
         """Frames and padding mask of each window, a list a speed."""
         samples = _samples(source)
-        device = self.classifier.output.weight.device
+        device = next(self.classifier.parameters()).device
         for speed in self.config.speeds:
             heard = change_speed(samples, speed)
             if len(heard) < MINIMUM_SAMPLES:  # faster, a very short recording has no frame; at its own speed it has

@@ -21,8 +21,9 @@ from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.recipe import Recipe
 from serein.train import systems
-from serein.train.crossval import cross_validate, label_indices, model_config, run_name
+from serein.train.crossval import cross_validate, label_indices, model_config
 from serein.train.material import gather
+from serein.train.names import run_name
 from serein.train.ship import adapt_store, train_model
 from serein.train.systems import SYSTEMS
 from serein.train.task import Task
@@ -183,7 +184,8 @@ def test_a_run_killed_inside_a_fold_continues_to_the_same_bytes(
         cross_validate(tone_store, labelled, two_folds, tmp_path, brief, report=kill)
     half = tree(tmp_path)
     second = f"folds/{two_folds.folds[1].name}/seed-0"
-    assert f"{second}/{stage}.checkpoint.safetensors" in half
+    name = stage if stage == "adapt" else f"{stage}-0"
+    assert f"{second}/{name}.checkpoint.safetensors" in half
     assert f"{second}/predictions.csv" not in half
     first_steps = []
     cross_validate(
@@ -431,6 +433,7 @@ def test_what_the_run_hears_is_in_its_name():
     ):
         assert run_name(*given) == name
         assert run_name(*given, speeds=3) == f"{name}, heard at 3 speeds"
+        assert run_name(*given, members=5) == (name if given[0] == "linear" else f"{name}, 5 averaged")
         assert run_name(*given, others=["a", "b", "a"]) == f"{name}, and a, b"
     assert run_name("adapter", "elsewhere", True, others=["a"], speeds=2) == (
         "adapter, trained without labels on other corpora (a), heard at 2 speeds, with talker statistics"

@@ -35,6 +35,8 @@ def stores(tones: Corpus, tmp_path_factory: pytest.TempPathFactory) -> SimpleNam
         fast=store(few, "fast", speed=1.1),
         other=store(stranger, "other"),
         finer=store(stranger, "finer", pool=1),
+        mel=store(backwards, "mel", pool=1),
+        slow_mel=store(few, "slow-mel", pool=1, speed=0.9),
         corpus=few,
     )
 
@@ -196,3 +198,64 @@ def test_talker_statistics_need_no_label(stores):
 def test_a_view_that_is_given_twice_is_refused(stores):
     with pytest.raises(StoreError, match=r"@0\.9 stand in two stores: give each store once"):
         gather(stores.own, (), views=[stores.slow, stores.slow])
+
+
+def test_log_mel_frames_stand_beside_the_corpus_and_each_view(stores):
+    plain = gather(stores.own, (), views=[stores.slow])
+    packed = gather(stores.own, (), views=[stores.slow], beside=[stores.mel, stores.slow_mel])
+    assert (packed.array.ids, packed.views) == (plain.array.ids, 2)
+    assert packed.talkers.equal(plain.talkers)
+    assert packed.array.flat[:, :1].equal(plain.array.flat)
+    ids = stores.own.ids
+    for place, mel, name in ((3, stores.mel, ids[3]), (12 + 7, stores.slow_mel, ids[7])):
+        beside = packed.array.select(packed.array.ids[place : place + 1]).flat[:, 1:].reshape(-1, 80)
+        expected = mel.load().select([name]).flat[:, 0]
+        assert beside[: len(expected)].equal(expected)
+        assert len(beside) - len(expected) in (0, 1)
+
+
+def test_a_run_says_what_stands_beside_and_nothing_where_nothing_does(stores):
+    said = gather(stores.own, (), views=[stores.slow], beside=[stores.mel, stores.slow_mel]).said["beside"]
+    hashes = [mel.settings["corpus"]["hash"] for mel in (stores.mel, stores.slow_mel)]
+    made = LOGMEL.fingerprint[:12]
+    assert said == [f"logmel {made}, speed {speed}, corpus {h}" for speed, h in zip((1, 0.9), hashes, strict=True)]
+    assert "beside" not in gather(stores.own, ()).said
+
+
+def test_talker_statistics_reach_what_stands_beside(stores):
+    normed = gather(stores.own, (), beside=[stores.mel], talker_statistics=True)
+    for talker in normed.talkers.unique():
+        mean, deviation = normed.array.moments(torch.nonzero(normed.talkers == talker).flatten())
+        assert torch.allclose(mean, torch.zeros(3, 80), atol=2e-3)
+        assert torch.allclose(deviation, torch.ones(3, 80), atol=2e-3)
+
+
+def test_only_log_mel_frames_at_their_full_rate_stand_beside(stores):
+    said = "has no log-mel frames at their full rate to stand beside others: .* --encoder logmel`, without --pool"
+    with pytest.raises(StoreError, match=f"own: {said}"):
+        gather(stores.own, (), beside=[stores.own])
+    foreign = FrameStore(stores.mel.folder)
+    foreign.settings["encoder"] = foreign.settings["encoder"] | {"name": "another"}
+    with pytest.raises(StoreError, match=f"mel: {said}"):
+        gather(stores.own, (), beside=[foreign])
+
+
+def test_what_stands_beside_has_the_speed_of_its_neighbour(stores):
+    with pytest.raises(StoreError, match=r"slow-mel: .* at speed 0\.9, and .*own, .* at 1: give --beside for"):
+        gather(stores.own, (), views=[stores.slow], beside=[stores.slow_mel, stores.mel])
+
+
+def test_what_stands_beside_is_of_the_same_recordings(stores, tmp_path):
+    four = replace(stores.corpus, utterances=stores.corpus.utterances[:4])
+    own = extract(four, LOGMEL, tmp_path / "four", pool=2)
+    with pytest.raises(StoreError, match=r"finer: .* is another recording or talker there than in .*four"):
+        gather(own, (), beside=[stores.finer])
+    with pytest.raises(CorpusError, match="finer: 8 utterances have no frames"):
+        gather(stores.own, (), beside=[stores.finer])
+
+
+def test_an_encoder_whose_frames_last_no_whole_number_of_log_mel_frames_is_refused(stores):
+    odd = FrameStore(stores.own.folder)
+    odd.settings["frame_rate"] = 30.0
+    with pytest.raises(StoreError, match="50 log-mel frames a second cannot stand beside 30 encoder frames a second"):
+        gather(odd, (), beside=[stores.mel])

@@ -73,6 +73,35 @@ def test_a_study_is_a_list_of_ordinary_runs(study, protocol):
         assert Recipe.read(study / folder / "recipe.toml").finetune.epochs == epochs
 
 
+def test_variants_share_the_adapter_that_both_train_without_labels(tone_store, protocol, tiny_recipe, tmp_path):
+    folds = replace(protocol, folds=protocol.folds[:2])
+    base = changed(tiny_recipe, ["adapt.data=inductive", "adapt.epochs=1", "finetune.epochs=1"])
+    variants = [
+        Variant("all labels", "adapter", base, folds),
+        Variant("half", "adapter", changed(base, ["finetune.label_share=0.5"]), folds),
+        Variant("K = 9", "adapter", changed(base, ["adapt.attributes=9"]), folds),
+    ]
+    trained = []
+
+    def watch(stage, done, total, facts):
+        if stage == "adapt" and done == total:
+            trained.append(facts["fold"])
+        if stage == "study":
+            trained.append(facts["variant"])
+
+    study = run_study(
+        tone_store, tone_store.corpus(), variants, tmp_path, kind="ablation", title="Shared", report=watch
+    )  # fmt: skip
+    names = [fold.name for fold in folds.folds]
+    assert trained == [*names, "all labels", "half", *names, "K = 9"]
+    assert {path.name for path in study.iterdir()} == {"study.json", "all-labels", "half", "k-9"}
+    costs = [
+        json.loads((study / name / "folds" / names[0] / "seed-0" / "cost.json").read_text())
+        for name in ("all-labels", "half")
+    ]
+    assert costs[1]["seconds"]["adapt"] == pytest.approx(costs[0]["seconds"]["adapt"], abs=0.5)  # what it cost once
+
+
 def test_what_is_done_is_not_done_again_and_a_variant_can_be_added(study, tone_store, protocol, tiny_recipe):
     before = {path: path.stat().st_mtime_ns for path in study.rglob("cost.json")}
     variants = [

@@ -16,10 +16,11 @@ from serein.frames.store import FrameStore
 from serein.progress import quiet
 from serein.recipe import Recipe
 from serein.train import systems
-from serein.train.crossval import NAMES, cross_validate, label_indices, model_config
+from serein.train.crossval import cross_validate, label_indices, model_config
 from serein.train.finetune import in_batches
 from serein.train.heads import HEADS
 from serein.train.material import Material, gather
+from serein.train.names import NAMES
 from serein.train.systems import SYSTEMS, baseline
 from serein.train.task import Task, ua_of_logits
 
@@ -320,3 +321,103 @@ def test_new_networks_train_continue_to_the_same_bits_and_can_be_read(store, few
     assert (killed / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
     assert load_run(whole).name == "adapter, fresh"
     assert json.loads((whole / "run.json").read_text())["views"] == []
+
+
+def with_members(task: Task, members: int, *changes: str) -> Task:
+    return replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), [f"model.members={members}", *changes]))
+
+
+@pytest.mark.parametrize("system", ["emobox", "adapter"])
+def test_a_committee_is_refits_from_several_seeds_after_one_choice(task, monkeypatch, system):
+    seeds, models = [], []
+
+    def watch(model, *arguments, **how):
+        seeds.append((how["stage"].name, how["seed"]))
+        models.append(model)
+        return finetune(model, *arguments, **how)
+
+    finetune = systems.finetune
+    monkeypatch.setattr(systems, "finetune", watch)
+    outcome = SYSTEMS[system](with_members(task, 3), quiet)
+    assert seeds == [("FINETUNE", 0), ("REFIT", 0), ("REFIT", 1000), ("REFIT", 2000)]
+    test = task.parts().test
+    alone = [in_batches(member, task.array, test, task.recipe.speed).softmax(1) for member in models[1:]]
+    assert not alone[0].allclose(alone[1], atol=1e-3)
+    assert torch.allclose(outcome.probabilities, sum(alone) / 3, atol=1e-5)
+    assert sum(outcome.parameters.values()) == 3 * sum(p.numel() for p in models[0].parameters())
+    single = SYSTEMS[system](replace(task, folder=task.folder / "single"), quiet)
+    assert torch.allclose(single.probabilities, alone[0], atol=1e-6)
+    assert outcome.choice == single.choice
+
+
+def test_the_members_of_a_committee_start_from_one_adapter_that_was_trained_without_labels(task, monkeypatch):
+    starts = []
+
+    def watch(config, recipe, start, seed):
+        starts.append({name: tensor.clone() for name, tensor in start.state_dict().items()})
+        return fresh_classifier(config, recipe, start, seed)
+
+    fresh_classifier = systems.fresh_classifier
+    monkeypatch.setattr(systems, "fresh_classifier", watch)
+    systems.adapter(with_members(task, 2, "adapt.data=inductive"), quiet)
+    assert len(starts) == 3
+    assert all(start[name].equal(tensor) for start in starts[1:] for name, tensor in starts[0].items())
+    starts.clear()
+    systems.adapter(replace(with_members(task, 2, "adapt.data=none"), folder=task.folder / "fresh"), quiet)
+    assert starts[0]["embed.weight"].equal(starts[1]["embed.weight"])
+    assert not starts[0]["embed.weight"].equal(starts[2]["embed.weight"])
+
+
+def test_the_space_of_the_adapter_before_labels_is_its_mean_frame(task, monkeypatch):
+    handed = []
+
+    def watch(*arguments, **how):
+        handed.append(adapt(*arguments, **how))
+        return handed[-1]
+
+    adapt = systems.adapt
+    monkeypatch.setattr(systems, "adapt", watch)
+    trained = replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), ["adapt.data=inductive"]))
+    outcome = systems.adapter(trained, quiet)
+    assert list(outcome.embeddings) == ["encoder", "system", "adapter without labels"]
+    first = task.parts().test[:1]
+    frames, _, padding_mask = task.array.batch(first)
+    with torch.no_grad():
+        expected = handed[0].adapter.eval()(frames, padding_mask).mean(1)
+    assert torch.allclose(outcome.embeddings["adapter without labels"][:1], expected, atol=0.02)  # bf16 where there is
+    fresh = replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), ["adapt.data=none"]), folder=task.folder / "f")
+    assert "adapter without labels" not in systems.adapter(fresh, quiet).embeddings
+
+
+def test_an_adapter_is_trained_once_for_all_tasks_that_need_the_same_one(task, tmp_path):
+    steps = []
+
+    def count(stage, done, total, facts):
+        steps.append(stage)
+
+    def run(name: str, *changes: str, **facts) -> torch.Tensor:
+        steps.clear()
+        recipe = Recipe.from_toml(task.recipe.to_toml(), ["adapt.data=inductive", *changes])
+        shared = replace(task, recipe=recipe, folder=tmp_path / name, adapters=tmp_path / "adapters", **facts)
+        return systems.adapter(shared, count).probabilities
+
+    alone = systems.adapter(
+        replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), ["adapt.data=inductive"])), quiet
+    )
+    first = run("first")
+    assert "adapt" in steps
+    assert first.equal(alone.probabilities)
+    assert run("again").equal(first)
+    assert "adapt" not in steps
+    run("fewer labels", "finetune.label_share=0.5", "model.members=2", "finetune.epochs=1")
+    assert "adapt" not in steps
+    for name, change in [
+        ("k", "adapt.attributes=17"),
+        ("heard", "adapt.data=transductive"),
+        ("w", "model.dropout=0.1"),
+    ]:
+        run(name, change)
+        assert "adapt" in steps, change
+    run("seed", seed=1)
+    assert "adapt" in steps
+    assert len(list((tmp_path / "adapters").iterdir())) == 5

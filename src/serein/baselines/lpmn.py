@@ -114,7 +114,8 @@ class LocalPrototypeMapping(nn.Module):
         projected, prototypes, similarities = self._compare(frames, frame_mask)
         valid = ~padding_mask
         nearest = similarities[valid].argmax(1)  # of vectors of length 1: also the nearest in Euclidean distance
-        loss = quantization_loss(projected[valid], prototypes[nearest])
+        # indexing would sum its gradient in another order every time
+        loss = quantization_loss(projected[valid], F.embedding(nearest, prototypes))
         return self.output(top_mean(similarities, padding_mask, self.top)), loss
 
     def _compare(self, frames: Tensor, frame_mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

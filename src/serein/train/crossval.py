@@ -21,25 +21,14 @@ from serein.model import EncoderDescription, ModelConfig
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.checkpoint import Row
-from serein.train.heads import HEADS
 from serein.train.machine import environment, peak_memory_bytes, pick_device, pick_precision
 from serein.train.material import gather
+from serein.train.names import run_name
 from serein.train.systems import SYSTEMS
 from serein.train.task import Outcome, Task
 
 RUN_FORMAT = 1
 POSITIONS_SECONDS = 30.0  # positions are learned for at least this long, so that a model fits common windows
-NAMES = {
-    "linear": "linear probe",
-    **{key: head.name for key, head in HEADS.items()},
-    "lpmn-selected": "LPMN-style, 60 % of the prototypes",
-}
-ADAPTER_NAMES = {
-    "none": "adapter, fresh",
-    "inductive": "adapter, trained without labels",
-    "transductive": "adapter, trained without labels, TRANSDUCTIVE",
-    "elsewhere": "adapter, trained without labels on other corpora",
-}
 
 
 def cross_validate(
@@ -53,6 +42,8 @@ def cross_validate(
     seeds: Sequence[int] = (0,),
     views: Sequence[FrameStore] = (),
     unlabelled: Sequence[FrameStore] = (),
+    beside: Sequence[FrameStore] = (),
+    adapters: Path | None = None,
     command: str = "",
     synthetic: bool = False,
     report: Report = quiet,
@@ -72,6 +63,8 @@ def cross_validate(
         seeds: repetitions of each fold.
         views: the same corpus extracted at other speeds, for training, and with ``model.test_views`` for judging too.
         unlabelled: other corpora, which adapter training hears as well; where there is none they are left aside.
+        beside: log-mel frames of the corpus, then of each view, for Co-att; the other systems leave them aside.
+        adapters: a folder where adapters that were trained without labels are kept for other runs; None keeps none.
         command: what the user typed, for the report.
         synthetic: the voices are a machine's, which the report says.
         report: told of every step.
@@ -82,7 +75,7 @@ def cross_validate(
         UsageError: see :func:`check_settings`; or no seed.
     """
     folder = Path(folder)
-    check_settings(system, recipe, views, unlabelled)
+    check_settings(system, recipe, views, unlabelled, beside)
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds {list(seeds)}: give at least one, each once")
     check_talkers(protocol, corpus)
@@ -94,7 +87,10 @@ def cross_validate(
     talker_statistics = recipe.model.talker_statistics == "z-norm"
     named = {name for fold in protocol.folds for name in (*fold.train, *fold.validation, *fold.test)}
     heard = () if adapter_training == "none" else unlabelled
-    material = gather(store, named, views=views, unlabelled=heard, talker_statistics=talker_statistics)
+    material = gather(
+        store, named, views=views, unlabelled=heard, beside=beside if system == "co-att" else (),
+        talker_statistics=talker_statistics,
+    )  # fmt: skip
     array = material.array
     labels = label_indices(array, corpus, protocol.labels)
     config = model_config(store, array, recipe, protocol.labels)
@@ -106,6 +102,7 @@ def cross_validate(
             adapter_training,
             talker_statistics,
             others=material.said["unlabelled"],
+            members=recipe.model.members,
             speeds=material.views if recipe.model.test_views else 1,
         ),
         "adapter_training": adapter_training,
@@ -132,7 +129,7 @@ def cross_validate(
             place.mkdir(parents=True, exist_ok=True)
             task = Task(
                 array, labels, material.talkers, fold, config, recipe, seed, place,
-                views=material.views, elsewhere=material.elsewhere,
+                views=material.views, elsewhere=material.elsewhere, adapters=adapters,
             )  # fmt: skip
 
             def tell(stage: str, done: int, total: int, step: Row, fold: Fold = fold, seed: int = seed) -> None:
@@ -148,16 +145,28 @@ def cross_validate(
     return folder
 
 
-def check_settings(system: str, recipe: Recipe, views: Sequence[FrameStore], unlabelled: Sequence[FrameStore]) -> None:
+def check_settings(
+    system: str,
+    recipe: Recipe,
+    views: Sequence[FrameStore],
+    unlabelled: Sequence[FrameStore],
+    beside: Sequence[FrameStore],
+) -> None:
     """Refuse what cannot be trained or judged with these stores.
 
     Raises:
-        UsageError: no such system, an adapter from elsewhere without another corpus, or ``test_views`` without views.
+        UsageError: no such system, an adapter from elsewhere without another corpus, Co-att without log-mel frames for
+            every store, or ``test_views`` without views.
     """
     if system not in SYSTEMS:
         raise UsageError(f"system {system!r}: there are {', '.join(SYSTEMS)}")
     if system == "adapter" and recipe.adapt.data == "elsewhere" and not unlabelled:
         raise UsageError('adapt.data = "elsewhere": give the other corpora with --unlabelled')
+    if system == "co-att" and len(beside) != 1 + len(views):
+        raise UsageError(
+            "co-att also hears log-mel frames (serein extract TABLE --encoder logmel): give --beside for the corpus, "
+            f"and for each --view in their order ({1 + len(views)} in all, here are {len(beside)})"
+        )
     check_views(recipe, views)
 
 
@@ -165,27 +174,6 @@ def check_views(recipe: Recipe, views: Sequence[FrameStore]) -> None:
     """Refuse to judge at several speeds where there is one; a UsageError."""
     if recipe.model.test_views and not views:
         raise UsageError("model.test_views: there is no view to judge at; give the corpus at other speeds with --view")
-
-
-def run_name(
-    system: str, adapter_training: str, talker_statistics: bool, *, others: Sequence[str] = (), speeds: int = 1
-) -> str:
-    """What a run is called in tables.
-
-    Args:
-        system: a key of :data:`serein.train.systems.SYSTEMS`.
-        adapter_training: what adapter training heard.
-        talker_statistics: whether frames are standardised talker by talker.
-        others: names of the other corpora that adapter training heard.
-        speeds: at how many the test utterances are heard.
-    """
-    name = NAMES.get(system) or ADAPTER_NAMES[adapter_training]
-    if others:
-        names = ", ".join(dict.fromkeys(others))
-        name += f" ({names})" if adapter_training == "elsewhere" else f", and {names}"
-    if speeds > 1:
-        name += f", heard at {speeds} speeds"
-    return f"{name}, with talker statistics" if talker_statistics else name
 
 
 def label_indices(array: FrameArray, corpus: Corpus, labels: Sequence[str]) -> Tensor:
@@ -268,8 +256,7 @@ def _write_outcome(place: Path, task: Task, outcome: Outcome, talkers: dict[str,
         for name, truth, scores in zip(test, truths, outcome.probabilities, strict=True)
     ]
     write_atomically(place / "predictions.csv", _table(rows).encode())
-    for name in ("adapt", "finetune", "refit"):
-        task.checkpoint(name).remove()
+    task.remove_checkpoints()
 
 
 def _table(rows: Sequence[Row]) -> str:

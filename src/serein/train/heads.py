@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from serein.baselines.co_attention import CoAttentionHead
 from serein.baselines.emobox import EmoBoxHead
 from serein.baselines.emotion2vec import Emotion2vecHead
 from serein.baselines.lpmn import LocalPrototypeMapping
 from serein.baselines.pepino import PepinoHead
 from serein.baselines.speaker_normalization import SpeakerNormalizedHead
 from serein.baselines.superb import SuperbHead
+from serein.frames.logmel import BANDS, LogMelEncoder
 from serein.train.objectives import Objective, against_talkers, hardest_half, plain, with_quantization
 from serein.train.task import Task
 
@@ -38,6 +40,11 @@ def _speaker_normalized(task: Task) -> SpeakerNormalizedHead:
     return SpeakerNormalizedHead(task.array.layers, task.array.width, len(task.config.labels), talkers)
 
 
+def _co_attention(task: Task) -> CoAttentionHead:
+    layers, steps = len(task.config.encoder.layers), round(LogMelEncoder.frame_rate / task.array.frame_rate)
+    return CoAttentionHead(layers, task.array.width, len(task.config.labels), steps, BANDS)
+
+
 HEADS = {
     "superb": Head("SUPERB head", _of(SuperbHead)),
     "emobox": Head("EmoBox head", _of(EmoBoxHead)),
@@ -45,6 +52,7 @@ HEADS = {
     "w2v2-pt": Head("W2v2-PT", _of(PepinoHead)),
     "snp": Head("Spk-norm (SNP)", _speaker_normalized, against_talkers),
     "head-k": Head("EmoBox head, head-k-inspired loss", _of(EmoBoxHead), hardest_half),
+    "co-att": Head("Co-att", _co_attention),
     "lpmn": Head("LPMN-style", _of(LocalPrototypeMapping), with_quantization),
 }
 """By the name that ``serein crossval --system`` takes."""

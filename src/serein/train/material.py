@@ -10,6 +10,7 @@ from torch import Tensor
 from serein.corpus.corpus import Corpus, Utterance
 from serein.errors import CorpusError, StoreError
 from serein.frames.batches import FrameArray, join
+from serein.frames.beside import pack_beside
 from serein.frames.store import FrameStore
 
 
@@ -38,6 +39,7 @@ def gather(
     *,
     views: Sequence[FrameStore] = (),
     unlabelled: Sequence[FrameStore] = (),
+    beside: Sequence[FrameStore] = (),
     talker_statistics: bool = False,
 ) -> Material:
     """Load all stores as one array.
@@ -47,12 +49,14 @@ def gather(
         required: ids of the utterances that must have frames.
         views: the same corpus, extracted at other speeds: all utterances that ``store`` has.
         unlabelled: other corpora, with none of the corpus's recordings; their labels are not looked at.
+        beside: log-mel frames of the corpus and then of each view, which go into the array beside the encoder's; or
+            none.
         talker_statistics: standardise each talker's frames by themselves.
 
     Raises:
         CorpusError: an utterance without frames, or a recording of the corpus in an unlabelled store.
-        StoreError: the stores' frames do not go together, the corpus's own were made at another speed, or a view's at
-            none or of another corpus.
+        StoreError: the stores' frames do not go together, the corpus's own were made at another speed, a view's at none
+            or of another corpus, or what stands beside is not log-mel frames of the same speed and corpus.
     """
     if "speed" in store.settings:
         raise StoreError(f"{store.folder}: was extracted at another speed: it is a view of a corpus (--view)")
@@ -62,10 +66,16 @@ def gather(
         _check_view(view, store, corpus)
     for other in unlabelled:
         _check_elsewhere(other, store, corpus)
+    for mel, neighbour in zip(beside, (store, *views) if beside else (), strict=True):
+        _check_beside(mel, neighbour, store, corpus)
     arrays = [store.load()]
     ids = arrays[0].ids
-    for view in views:
-        arrays.append(replace(view.load().select(ids), ids=tuple(f"{name}@{view.settings['speed']:g}" for name in ids)))
+    arrays += [view.load().select(ids) for view in views]
+    if beside:
+        arrays = [pack_beside(array, mel.load()) for array, mel in zip(arrays, beside, strict=True)]
+    for place, view in enumerate(views, start=1):
+        seen = tuple(f"{name}@{view.settings['speed']:g}" for name in ids)
+        arrays[place] = replace(arrays[place], ids=seen)
     talker_of = {utterance.id: utterance.talker for utterance in corpus}
     speakers = [(number, talker_of[name]) for number in range(len(arrays)) for name in ids]
     own = len(speakers)
@@ -83,6 +93,12 @@ def gather(
         "views": [f"speed {view.settings['speed']:g}, corpus {view.settings['corpus']['hash']}" for view in views],
         "unlabelled": [other.settings["corpus"]["name"] for other in unlabelled],
     }
+    if beside:  # a run of a system that needs none is the same as before there were any
+        said["beside"] = [
+            f"{mel.settings['encoder']['name']} {mel.settings['encoder']['fingerprint'][:12]}, "
+            f"speed {mel.settings.get('speed', 1):g}, corpus {mel.settings['corpus']['hash']}"
+            for mel in beside
+        ]
     return Material(array, talkers, 1 + len(views), torch.arange(own, len(array.ids)), said)
 
 
@@ -97,14 +113,34 @@ def _check_view(view: FrameStore, store: FrameStore, corpus: Corpus) -> None:
     _check_encoder(view, store)
     if "speed" not in view.settings:
         raise StoreError(f"{view.folder}: was not extracted at another speed (serein extract --speed): it is no view")
-    _check_frames(view, store.ids)
-    seen = view.corpus().by_id()
+    _check_recordings(view, store, corpus)
+
+
+def _check_beside(mel: FrameStore, neighbour: FrameStore, store: FrameStore, corpus: Corpus) -> None:
+    if mel.settings["encoder"]["name"] != "logmel" or mel.settings["pool"] != 1:
+        raise StoreError(
+            f"{mel.folder}: has no log-mel frames at their full rate to stand beside others: make them with "
+            "`serein extract TABLE --encoder logmel`, without --pool"
+        )
+    speed, wanted = (each.settings.get("speed", 1) for each in (mel, neighbour))
+    if speed != wanted:
+        raise StoreError(
+            f"{mel.folder}: was extracted at speed {speed:g}, and {neighbour.folder}, which it would stand beside, at "
+            f"{wanted:g}: give --beside for the corpus first, then for each --view in their order"
+        )
+    _check_recordings(mel, store, corpus)
+
+
+def _check_recordings(other: FrameStore, store: FrameStore, corpus: Corpus) -> None:
+    """Refuse a second store of a corpus that lacks some of its utterances or was made of others."""
+    _check_frames(other, store.ids)
+    seen = other.corpus().by_id()
     for utterance in corpus:
-        other = seen[utterance.id]
-        if other.talker != utterance.talker or not _same_recording(other, utterance):
+        found = seen[utterance.id]
+        if found.talker != utterance.talker or not _same_recording(found, utterance):
             raise StoreError(
-                f"{view.folder}: {utterance.id} is another recording or talker there than in {store.folder}: "
-                "extract a view from the same table"
+                f"{other.folder}: {utterance.id} is another recording or talker there than in {store.folder}: "
+                "extract both from the same table"
             )
 
 

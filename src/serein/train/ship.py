@@ -126,8 +126,7 @@ def train_model(
         "utterances": len(corpus),
     }
     write_atomically(folder / "README.md", _card(corpus, config, recipe, facts, pretrained is not None).encode())
-    for name in ("adapt", "finetune", "refit"):
-        task.checkpoint(name).remove()
+    task.remove_checkpoints()
     return facts
 
 

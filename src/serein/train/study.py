@@ -1,6 +1,7 @@
 """Studies: several systems, recipes or protocols on one corpus, a run folder each."""
 
 import re
+import shutil
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from serein.frames.store import FrameStore
 from serein.progress import Report, quiet
 from serein.recipe import Recipe, Section
 from serein.train.crossval import check_settings, cross_validate
+
+ADAPTERS = ".adapters"
 
 
 @dataclass(frozen=True)
@@ -71,13 +74,15 @@ def run_study(
     seeds: Sequence[int] = (0,),
     views: Sequence[FrameStore] = (),
     unlabelled: Sequence[FrameStore] = (),
+    beside: Sequence[FrameStore] = (),
     command: str = "",
     synthetic: bool = False,
     report: Report = quiet,
 ) -> Path:
     """Cross-validate each variant, or continue where an earlier call stopped; all get the same seeds and material.
 
-    The linear probe draws nothing, so it runs with the first seed only.
+    The linear probe draws nothing, so it runs with the first seed only. Variants that train the same adapter without
+    labels share it; what they shared is deleted when the study is done.
 
     Leaves ``study.json`` and a run folder for each variant; see `serein.train.crossval.cross_validate` for the
     arguments that have no line here. `serein.evaluate.study.write_study` makes the page.
@@ -92,6 +97,7 @@ def run_study(
         seeds: repetitions of each fold.
         views: the same corpus at other speeds.
         unlabelled: other corpora for adapter training.
+        beside: log-mel frames of the corpus and of each view, for Co-att.
         command: what the user typed.
         synthetic: the voices are a machine's.
         report: told of every step, and at stage ``study`` of every variant done.
@@ -101,15 +107,17 @@ def run_study(
         CorpusError, StoreError: see `serein.train.crossval.cross_validate`.
     """
     folder = Path(folder)
-    _check(variants, views, unlabelled)
+    _check(variants, views, unlabelled, beside)
     save_study(folder, kind, title, [(variant.name, folder / variant.folder) for variant in variants])
     for number, variant in enumerate(variants, start=1):
         cross_validate(
             store, corpus, variant.protocol, folder / variant.folder, variant.recipe,
             system=variant.system, seeds=seeds[:1] if variant.system == "linear" else seeds, views=views,
-            unlabelled=unlabelled, command=command, synthetic=synthetic, report=report,
+            unlabelled=unlabelled, beside=beside, adapters=folder / ADAPTERS, command=command, synthetic=synthetic,
+            report=report,
         )  # fmt: skip
         report("study", number, len(variants), {"variant": variant.name})
+    shutil.rmtree(folder / ADAPTERS, ignore_errors=True)
     return folder
 
 
@@ -195,11 +203,16 @@ def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     return Recipe.from_toml(recipe.to_toml(), changes)
 
 
-def _check(variants: Sequence[Variant], views: Sequence[FrameStore], unlabelled: Sequence[FrameStore]) -> None:
+def _check(
+    variants: Sequence[Variant],
+    views: Sequence[FrameStore],
+    unlabelled: Sequence[FrameStore],
+    beside: Sequence[FrameStore],
+) -> None:
     if len(variants) < 2:
         raise UsageError(f"a study sets several variants side by side, and here are {len(variants)}: name two or more")
     for variant in variants:
-        check_settings(variant.system, variant.recipe, views, unlabelled)
+        check_settings(variant.system, variant.recipe, views, unlabelled, beside)
     folders = [variant.folder for variant in variants]
     for variant in variants:
         if not variant.folder or folders.count(variant.folder) > 1:

@@ -3,15 +3,17 @@
 import copy
 from collections.abc import Callable
 from functools import partial
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from serein.baselines.inputs import masked_mean
 from serein.baselines.linear_probe import fit_linear_probes
 from serein.baselines.lpmn import selection
 from serein.model import ModelConfig, build_classifier
 from serein.nn.classifier import EmotionClassifier
+from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
@@ -19,9 +21,24 @@ from serein.train.adapt import adapt, fresh_adapter
 from serein.train.checkpoint import Row
 from serein.train.finetune import best_epoch, finetune, in_batches
 from serein.train.heads import HEADS, Head
-from serein.train.machine import Stage, seed_globally
+from serein.train.machine import Stage, pick_device, seed_globally
 from serein.train.objectives import Objective, plain
 from serein.train.task import Outcome, Task, logits_over_views, mean_over_views, timed, ua_of_logits
+
+
+class Start(NamedTuple):
+    """What fine-tuning starts from.
+
+    Attributes:
+        adapter: for a seed.
+        history: of adapter training.
+        collapse: what happened to its teacher, or "".
+    """
+
+    adapter: Callable[[int], WAPTransformer]
+    history: list[Row]
+    collapse: str
+
 
 PROBE_C = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 SELECTED_SHARE = 0.6
@@ -60,23 +77,28 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
 def adapter(task: Task, report: Report = quiet) -> Outcome:
     """The paper's system: an adapter, trained without labels or fresh, then fine-tuned with labels."""
     seconds: dict[str, float] = {}
-    start, history, collapse = _start(task, seconds, report)
+    start = _start(task, seconds, report)
     outcome = _choose_and_refit(
-        task, lambda: fresh_classifier(task.config, task.recipe, start, task.seed), plain, report
+        task, lambda seed: fresh_classifier(task.config, task.recipe, start.adapter(seed), seed), plain, report
     )
-    outcome.history = history + outcome.history
+    outcome.history = start.history + outcome.history
     outcome.seconds = seconds | outcome.seconds
-    outcome.collapse = collapse
+    outcome.collapse = start.collapse
+    if start.history or task.pretrained is not None:
+        space = in_batches(
+            _mean_frame(start.adapter(task.seed), task), task.array, task.parts().test, task.recipe.speed
+        )
+        outcome.embeddings["adapter without labels"] = space
     return outcome
 
 
 def baseline(head: Head, task: Task, report: Report = quiet) -> Outcome:
     """A head on the frozen frames, trained with labels by the same loop as the adapter."""
+    mean, deviation = task.array.moments(task.with_views(task.parts().train))
 
-    def build() -> nn.Module:
-        seed_globally(task.seed, Stage.FINETUNE)
+    def build(seed: int) -> nn.Module:
+        seed_globally(seed, Stage.FINETUNE)
         module = head.build(task)
-        mean, deviation = task.array.moments(task.with_views(task.parts().train))
         module.front_end.mean.copy_(mean)
         module.front_end.deviation.copy_(deviation)
         return cast(nn.Module, module)
@@ -100,8 +122,10 @@ def fresh_classifier(config: ModelConfig, recipe: Recipe, start: WAPTransformer,
     return build_classifier(config, copy.deepcopy(start), recipe.finetune.head_dropout)
 
 
-def _choose_and_refit(task: Task, build: Callable[[], nn.Module], objective: Objective, report: Report) -> Outcome:
+def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: Objective, report: Report) -> Outcome:
     """Train, choose the number of epochs on the validation talkers, train again with them, read the test once.
+
+    One training chooses for all members of a committee; the refit is what makes them several.
 
     An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
     gives the same bits.
@@ -111,62 +135,69 @@ def _choose_and_refit(task: Task, build: Callable[[], nn.Module], objective: Obj
     seconds: dict[str, float] = {}
 
     def train_once(
-        name: str, indices: Tensor, stage: Stage, *, judges: Tensor | None = None, epochs: int | None = None
+        name: str, seed: int, indices: Tensor, stage: Stage, *, judges: Tensor | None = None, epochs: int | None = None
     ) -> tuple[nn.Module, list[Row]]:
-        model = build()
-        checkpoint = task.checkpoint(name)
+        model = build(seed)
+        checkpoint = task.checkpoint(f"{name}-{seed}")
         rows = finetune(
             model, array, task.labels, task.with_views(indices), recipe,
             classes=task.config.labels, talkers=talkers, objective=objective, validation=judges,
             validation_views=task.views if recipe.model.test_views else 1, stop_after=epochs, stage=stage,
-            seed=task.seed, checkpoint=checkpoint, report=report,
+            seed=seed, checkpoint=checkpoint, report=report,
         )  # fmt: skip
-        seconds[name] = checkpoint.spent()
+        seconds[name] = round(seconds.get(name, 0.0) + checkpoint.spent(), 3)
         return model, rows
 
-    _, rows = train_once("finetune", task.labelled(), Stage.FINETUNE, judges=task.judged(validation))
+    _, rows = train_once("finetune", task.seed, task.labelled(), Stage.FINETUNE, judges=task.judged(validation))
     epochs = best_epoch(rows)
     stage = Stage.FINETUNE if task.oracle else Stage.REFIT
-    model, refit_rows = train_once("refit", task.known(), stage, epochs=epochs)
+    refits = [train_once("refit", seed, task.known(), stage, epochs=epochs) for seed in task.member_seeds()]
+    model = refits[0][0] if len(refits) == 1 else Committee([member for member, _ in refits])
     with timed(seconds, "test"):
+        encoded = array.pooled(test)[:, 0, : len(task.config.encoder.layers)]
         embeddings = in_batches(model.embed, array, test, recipe.speed)  # type: ignore[arg-type]
         probabilities = in_batches(model, array, task.judged(test), recipe.speed).softmax(1)
     return Outcome(
         model=model,
         probabilities=mean_over_views(probabilities, len(test)),
-        embeddings={"encoder": array.pooled(test)[:, 0].flatten(1), "system": embeddings},
+        embeddings={"encoder": encoded.flatten(1), "system": embeddings},
         choice={"epochs": epochs},
         parameters=_parameters(model),
-        history=rows if task.oracle else rows + refit_rows,
+        history=rows if task.oracle else rows + [row for _, refit_rows in refits for row in refit_rows],
         seconds=seconds,
     )
+
+
+def _mean_frame(adapter: WAPTransformer, task: Task) -> Callable[[Tensor, Tensor], Tensor]:
+    adapter = copy.deepcopy(adapter).to(pick_device(task.recipe.speed.device)).eval()
+    return lambda frames, padding_mask: masked_mean(adapter(frames, padding_mask), padding_mask)
 
 
 def _parameters(model: nn.Module) -> dict[str, int]:
     counts = {"adapter": 0, "head": 0}
     for name, parameter in model.named_parameters():
-        counts["adapter" if name.startswith("adapter.") else "head"] += parameter.numel()
+        counts["adapter" if ".adapter." in f".{name}" else "head"] += parameter.numel()
     return {part: count for part, count in counts.items() if count}
 
 
-def _start(task: Task, seconds: dict[str, float], report: Report) -> tuple[WAPTransformer, list[Row], str]:
-    """The adapter that fine-tuning starts from, with the history of its training."""
+def _start(task: Task, seconds: dict[str, float], report: Report) -> Start:
+    """What fine-tuning starts from; members that start fresh each start from their own draws."""
     train, validation, test = task.parts()
     data = task.recipe.adapt.data
-    if task.pretrained is not None:
-        return task.pretrained, [], ""
+    if (pretrained := task.pretrained) is not None:
+        return Start(lambda _: pretrained, [], "")
     if data == "none":
-        return fresh_adapter(task.array, task.with_views(train), task.config, task.seed), [], ""
+        return Start(lambda seed: fresh_adapter(task.array, task.with_views(train), task.config, seed), [], "")
     own = {
         "inductive": train,
         "transductive": torch.cat([train, validation, test]).unique(),
         "elsewhere": train[:0],
     }[data]
     heard = torch.cat([task.with_views(own), task.elsewhere])
-    checkpoint = task.checkpoint("adapt")
+    checkpoint = task.adapter_checkpoint(heard)
     adapted = adapt(task.array, heard, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
     seconds["adapt"] = checkpoint.spent()
-    return adapted.adapter, adapted.history, adapted.collapse
+    return Start(lambda _: adapted.adapter, adapted.history, adapted.collapse)
 
 
 SYSTEMS: dict[str, Callable[[Task, Report], Outcome]] = {

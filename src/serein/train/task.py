@@ -22,6 +22,9 @@ from serein.recipe import Recipe
 from serein.train.checkpoint import Checkpoint, Row, digest
 from serein.train.machine import Stage, generator, pick_device, pick_precision
 
+MEMBER_STRIDE = 1_000  # more than there are repetitions, so that no two committees share a member
+CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
+
 
 class Parts(NamedTuple):
     """Where the parts of a fold stand in the frame array."""
@@ -49,6 +52,7 @@ class Task:
             are for training, and with ``model.test_views`` for judging too.
         elsewhere: utterances of the array that belong to other corpora.
         pretrained: an adapter that was trained elsewhere, instead of adapter training here.
+        adapters: where adapters that were trained without labels are kept for other tasks that need the same ones.
     """
 
     array: FrameArray
@@ -62,6 +66,7 @@ class Task:
     views: int = 1
     elsewhere: Int[Tensor, " others"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     pretrained: WAPTransformer | None = None
+    adapters: Path | None = None
 
     @property
     def oracle(self) -> bool:
@@ -102,10 +107,34 @@ class Task:
         train, validation, _ = self.parts()
         return self._share(train) if self.oracle else torch.cat([self._share(train), self._share(validation)])
 
+    def member_seeds(self) -> list[int]:
+        """A seed for each member of the committee; the first is the task's own."""
+        return [self.seed + MEMBER_STRIDE * member for member in range(self.recipe.model.members)]
+
     def checkpoint(self, name: str) -> Checkpoint:
         """Where a stage of this task saves itself."""
-        path = self.folder / f"{name}.checkpoint.safetensors"
+        path = self.folder / f"{name}{CHECKPOINT_SUFFIX}"
         return Checkpoint(path, self.recipe.speed.checkpoint_seconds, self._purpose())
+
+    def adapter_checkpoint(self, heard: Int[Tensor, " heard"]) -> Checkpoint:
+        """Where adapter training on these utterances saves itself: in :attr:`adapters` by all that it depends on."""
+        if self.adapters is None:
+            return self.checkpoint("adapt")
+        recipe, config = self.recipe, self.config
+        shape = recipe.model.model_dump(
+            include={"width", "blocks", "heads", "dropout", "layer_mix", "talker_statistics"}
+        )
+        ids = [self.array.ids[index] for index in heard.tolist()]
+        facts = (shape, recipe.adapt, config.encoder, config.max_frames, ids, self._machine())
+        purpose = digest(Recipe(), self.seed, *facts)
+        return Checkpoint(
+            self.adapters / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose
+        )
+
+    def remove_checkpoints(self) -> None:
+        """Delete what :meth:`checkpoint` left, once the outcome is saved."""
+        for path in self.folder.glob(f"*{CHECKPOINT_SUFFIX}"):
+            path.unlink()
 
     def _share(self, indices: Tensor) -> Tensor:
         share = self.recipe.finetune.label_share
@@ -120,10 +149,12 @@ class Task:
 
     def _purpose(self) -> str:
         start = self.pretrained.state_dict() if self.pretrained else {}
-        device = pick_device(self.recipe.speed.device)
-        machine = (device.type, pick_precision(device, self.recipe.speed.precision))
-        facts = (self.config, self.fold, self.labels.tolist(), self.array.ids, save(start), machine)
+        facts = (self.config, self.fold, self.labels.tolist(), self.array.ids, save(start), self._machine())
         return digest(self.recipe, self.seed, *facts)
+
+    def _machine(self) -> tuple[str, str]:
+        device = pick_device(self.recipe.speed.device)
+        return device.type, pick_precision(device, self.recipe.speed.precision)
 
 
 @dataclass
@@ -133,7 +164,8 @@ class Outcome:
     Attributes:
         model: trained on training and validation talkers together, with what was chosen on the validation talkers.
         probabilities: of the test utterances, in the fold's order.
-        embeddings: of the test utterances, by name; "encoder" is the frozen encoder's mean frame.
+        embeddings: of the test utterances, by name: "encoder" is the frozen encoder's mean frame, "adapter without
+            labels" the mean frame of the adapter that fine-tuning started from, "system" what the output layer sees.
         choice: what was chosen on validation talkers.
         history: one row a step.
         seconds: by stage.
