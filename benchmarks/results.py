@@ -19,11 +19,12 @@ from math import isnan
 from pathlib import Path
 
 from serein.errors import SereinError, UsageError
-from serein.evaluate.comparison import THRESHOLD
+from serein.evaluate.comparison import THRESHOLD, in_thousandths
 from serein.evaluate.document import Block, Code, Paragraph, Picture, Section, Table, markdown
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS
 from serein.evaluate.study import Row, Study, load_study
+from serein.evaluate.study_curves import Curves, curve_blocks, curve_picture, label_curves, share_in_percent
 from serein.evaluate.study_page import READING, SCORE_HEADER, TEXT_COLUMNS, banners, opening, picture, score_rows
 
 COPIES = {"emodb": "emodb-2s"}
@@ -134,30 +135,53 @@ def verdict(row: Row, first: str, holm_p: str) -> str:
     return f"{row.name} is {'better' if found.ua > 0 else 'worse'} than {first}, which stands after Holm ({numbers})."
 
 
-def section(study: Study, name: str) -> tuple[str, Picture]:
-    """A study's part of the page as Markdown, and its figure."""
+def verdicts(study: Study, curves: Curves | None) -> list[str]:
+    """A sentence a difference: to the first variant, or in a study of fewer labels to the first series with as many."""
+    if curves:
+        differences = [
+            (
+                replace(
+                    point.row,
+                    name=f"With {share_in_percent(point.share)} of the labels {point.series}",
+                    minus_first=point.minus_reference,
+                ),
+                curves.series[0],
+            )
+            for point in curves.points
+            if point.reference
+        ]
+    else:
+        differences = [(row, study.rows[0].name) for row in study.rows[1:]]
+    return [
+        verdict(row, first, in_thousandths(row.minus_first.holm_p) if row.minus_first else "")
+        for row, first in differences
+    ]
+
+
+def section(study: Study, name: str) -> tuple[str, list[Picture]]:
+    """A study's part of the page as Markdown, and its figures."""
     study = shareable(study)
     first = study.rows[0]
-    scores = score_rows(study)
-    drawn = replace(picture(study), name=name)
-    above: list[Block] = [
+    curves = label_curves(study)
+    pictures = [replace(picture(study), name=name)]
+    blocks: list[Block] = [
         Section(study.title),
         opening(study),
         *map(Paragraph, dict.fromkeys(encoder(row.run) for row in study.rows)),
         *([Paragraph(NOTES[first.run.corpus])] if first.run.corpus in NOTES else []),
         *([Code("\n".join(made))] if (made := commands(study, name)) else []),
         *banners(study),
-        drawn,
-        Table(SCORE_HEADER, scores, TEXT_COLUMNS),
+        *pictures,
+        Table(SCORE_HEADER, score_rows(study), TEXT_COLUMNS),
     ]
-    verdicts = [
-        Paragraph(verdict(row, first.name, cells[SCORE_HEADER.index("p (Holm)")]))
-        for row, cells in zip(study.rows[1:], scores[1:], strict=True)
-    ]
-    listed = "\n".join(f"- {markdown([sentence])}" for sentence in verdicts)
-    is_emobox = (first.run.corpus, first.run.protocol.name) == ("ravdess", "emobox")
-    published = markdown([EMOBOX, Paragraph(EMOBOX_NOTE)]) if is_emobox else ""
-    return "\n\n".join(filter(None, [markdown(above), published, listed])), drawn
+    if curves:
+        drawn = replace(curve_picture(curves), name=f"{name}-curves")
+        pictures.append(drawn)
+        blocks += curve_blocks(curves, drawn)
+    if (first.run.corpus, first.run.protocol.name) == ("ravdess", "emobox"):
+        blocks += [EMOBOX, Paragraph(EMOBOX_NOTE)]
+    listed = "\n".join(f"- {markdown([Paragraph(sentence)])}" for sentence in verdicts(study, curves))
+    return "\n\n".join(filter(None, [markdown(blocks), listed])), pictures
 
 
 def write_page(folders: Sequence[Path], output: Path, preface: str = "") -> None:
@@ -168,13 +192,14 @@ def write_page(folders: Sequence[Path], output: Path, preface: str = "") -> None
         CorpusError: see `serein.evaluate.study.load_study`.
     """
     uses: Counter[str] = Counter()
-    sections, texts = [], {}
+    sections: list[str] = []
+    texts: dict[Path, str] = {}
     for folder in folders:
         name = folder.resolve().name
         uses[name] += 1
-        text, drawn = section(load_study(folder), name if uses[name] == 1 else f"{name}-{uses[name]}")
+        text, pictures = section(load_study(folder), name if uses[name] == 1 else f"{name}-{uses[name]}")
         sections.append(text)
-        texts[output.parent / "figures" / f"{drawn.name}.svg"] = drawn.svg
+        texts |= {output.parent / "figures" / f"{drawn.name}.svg": drawn.svg for drawn in pictures}
     chosen = [f"## How these were chosen\n\n{preface.strip()}"] if preface else []
     reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, *DEFINITIONS))])
     texts[output] = "\n\n".join(["# Results", *chosen, *sections, reading]) + "\n"

@@ -143,7 +143,7 @@ def test_a_shipped_ablation_varies_the_laptop_recipe_one_way_a_variant(path):
 
 
 def test_every_ablation_that_is_spoken_of_is_there():
-    names = {"attributes", "data", "ema", "lambda", "layers", "masking", "targets", "temperature"}
+    names = {"attributes", "data", "ema", "labels", "lambda", "layers", "masking", "targets", "temperature"}
     assert {path.stem for path in ABLATIONS} == names
 
 
@@ -152,6 +152,22 @@ def test_the_ablation_of_attributes_is_the_papers_table_2():
     assert first.recipe.adapt.data == "none"
     assert [variant.recipe.adapt.attributes for variant in others] == [128, 256, 512, 1024]
     assert {variant.recipe.adapt.data for variant in others} == {"inductive"}
+
+
+def test_the_ablation_of_labels_sets_a_fresh_adapter_beside_each_share_and_keeps_steps_near():
+    recipes = [variant.recipe for variant in ablation_variants(FOLDER / "ablation" / "labels.toml", ANY_PROTOCOL)]
+    fresh, trained = recipes[::2], recipes[1::2]
+    assert {recipe.adapt.data for recipe in fresh} == {"none"}
+    assert {recipe.adapt.data for recipe in trained} == {"inductive"}
+    assert [recipe.finetune for recipe in fresh] == [recipe.finetune for recipe in trained]
+    assert [recipe.finetune.label_share for recipe in fresh] == [0.05, 0.1, 0.2, 0.5, 1.0]
+    whole = Recipe.read(FOLDER / "laptop.toml").finetune.epochs
+    assert fresh[-1].finetune.epochs == whole
+    epochs = [recipe.finetune.epochs for recipe in fresh]
+    assert epochs == sorted(epochs, reverse=True)
+    # an epoch of a share is that share of the steps
+    shown = [recipe.finetune.label_share * recipe.finetune.epochs / whole for recipe in fresh]
+    assert all(0.5 <= part <= 1 for part in shown)
 
 
 def test_what_is_not_measured_is_not_promised():

@@ -176,3 +176,23 @@ def test_the_page_opens_with_the_preface_as_it_was_written(tmp_path, mine):
 
 def test_an_inflated_score_keeps_its_warning(tmp_path):
     assert "NOT TO BE QUOTED" in page_of(tmp_path, make_study(tmp_path / "mine", kind="inflation"))
+
+
+def test_a_study_of_fewer_labels_has_its_curves_and_is_judged_at_each_share(tmp_path):
+    protocol = replace(fixtures.make_protocol(), name="emobox")
+    runs = []
+    for seed, (name, share, chance) in enumerate(
+        [("probe", 0.1, 0.9), ("head", 0.1, 0.2), ("probe", 1.0, 0.9), ("head", 1.0, 0.88), ("other", 0.5, 0.9)]
+    ):
+        run = write_run(tmp_path / str(seed), accuracy=chance, random_seed=seed, name=name, protocol=protocol)
+        (run / "recipe.toml").write_text(f"[finetune]\nlabel_share = {share}\n")
+        runs.append((f"{name} {share}", run))
+    save_study(tmp_path / "few", "ablation", "Few labels", runs)
+    page = page_of(tmp_path, tmp_path / "few")
+    assert page.index("(figures/few.svg)") < page.index("(figures/few-curves.svg)")
+    assert {path.name for path in (tmp_path / "docs" / "figures").iterdir()} == {"few.svg", "few-curves.svg"}
+    assert "| Labels | Series | UA % |" in page
+    sentences = [line for line in page.splitlines() if line.startswith("- ")]
+    assert len(sentences) == 2
+    assert sentences[0].startswith("- With 10 % of the labels head is worse than probe, which stands after Holm (")
+    assert sentences[1].startswith("- With 100 % of the labels head and probe cannot be told apart (")

@@ -3,7 +3,6 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 from matplotlib import rcParams
-from sklearn.metrics import silhouette_samples
 
 from serein.evaluate import plots
 
@@ -56,24 +55,43 @@ def test_health_shows_every_sign_of_a_collapse():
 def test_pictures_are_the_same_every_time_and_leave_matplotlib_as_it_was():
     before = dict(rcParams)
     points, truth = clusters(30)
-    once, again = (plots.embedding_maps({"a": points, "b": points[:, :2]}, truth, LABELS) for _ in range(2))
+    once, again = (plots.embedding_maps({"a": points, "b": points[:, :2]}, truth, LABELS, ["", ""]) for _ in range(2))
     assert once == again
     assert "<metadata>" not in once
     assert dict(rcParams) == before
 
 
-def test_maps_name_space_silhouette_and_labels():
+def test_maps_name_spaces_remarks_and_labels():
     points, truth = clusters(30)
-    found = texts(plots.embedding_maps({"Frozen encoder": points}, truth, LABELS))
-    assert "Frozen encoder" in found
-    assert f"silhouette {plots.silhouette(points, truth):.2f}" in found
+    spaces = {"Frozen encoder": points, "adapter $x$": points}
+    found = texts(plots.embedding_maps(spaces, truth, LABELS, ["one", "two"]))
+    assert {"Frozen encoder", "one", "adapter $x$", "two"} <= set(found)
     assert set(LABELS) <= set(found)
+
+
+@pytest.mark.parametrize("spaces", [1, 2, 3])
+def test_all_maps_have_the_scale_of_the_widest(monkeypatch, spaces):
+    drawn = []
+    monkeypatch.setattr(plots, "_tsne", lambda points: points)  # the maps' places are those given
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    truth = ["angry", "happy", "sad", "sad"]
+    square = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    widths = [2.0, 10.0, 1.0][:spaces]
+    maps = {str(number): 50 * number + width * square for number, width in enumerate(widths)}
+    plots.embedding_maps(maps, truth, LABELS, [""] * spaces)
+    (figure,) = drawn
+    assert len(figure.axes) == spaces
+    for axes, width in zip(figure.axes, widths, strict=True):
+        places = np.concatenate([group.get_offsets() for group in axes.collections])
+        np.testing.assert_allclose([places.min(), places.max()], [-width / 2, width / 2])
+        assert axes.get_aspect() == 1
+        assert axes.get_xlim() == axes.get_ylim() == pytest.approx((-0.53 * max(widths), 0.53 * max(widths)))
 
 
 def test_a_map_of_very_many_utterances_shows_some_of_them(monkeypatch):
     monkeypatch.setattr(plots, "MOST_POINTS", 12)
     points, truth = clusters(40)
-    svg = plots.embedding_maps({"a": points}, truth, LABELS)
+    svg = plots.embedding_maps({"a": points}, truth, LABELS, [""])
     assert svg.count("<use") == 12 + len(LABELS)  # and the legend
 
 
@@ -82,21 +100,10 @@ def test_more_labels_than_colours_still_differ_in_marker():
     assert len(looks) == 40
 
 
-def test_silhouette_is_the_mean_over_utterances_and_high_for_separate_clusters():
-    points, truth = clusters(30)
-    assert plots.silhouette(points, truth) == pytest.approx(silhouette_samples(points, truth, metric="cosine").mean())
-    assert plots.silhouette(points, truth) > 0.9
-
-
-@pytest.mark.parametrize("truth", [["sad"] * 3, ["angry", "happy", "sad"]])
-def test_silhouette_is_undefined_where_nothing_is_parted(truth):
-    assert np.isnan(plots.silhouette(np.eye(3, dtype=np.float32), truth))
-
-
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_a_fold_of_very_few_test_utterances_has_a_map_too(size):
     points, truth = clusters(size)
-    assert "silhouette nan" in " ".join(texts(plots.embedding_maps({"a": points}, truth, LABELS)))
+    assert "of few" in texts(plots.embedding_maps({"a": points}, truth, LABELS, ["of few"]))
 
 
 def test_bars_name_every_property_and_the_baseline():

@@ -11,9 +11,12 @@ from sklearn.metrics import accuracy_score, f1_score, recall_score
 from serein.corpus.protocol import Fold, Protocol
 from serein.errors import CorpusError, UsageError
 from serein.evaluate import provenance, report
+from serein.evaluate.document import Paragraph, Picture
 from serein.evaluate.report import ReportPaths, write_report
 from serein.evaluate.runs import load_run
-from serein.evaluate.sections import banners, score_table
+from serein.evaluate.sections import banners, embeddings, score_table
+from serein.evaluate.silhouettes import Estimate, Silhouette
+from serein.evaluate.statistics import Interval
 from serein.evaluate.summary import compare, summarise
 
 
@@ -186,8 +189,42 @@ def test_a_linear_probe_has_one_map_and_no_curves(make_run):
 
 
 def test_silhouettes_show_the_space_that_parts_emotions(written):
-    found = json.loads(written.scores.read_text())["silhouettes"]
-    assert found["adapter, after fine-tuning"] > 0.5 > 0.2 > found["Frozen encoder"]
+    encoder, system = json.loads(written.scores.read_text())["silhouettes"].values()
+    assert encoder["minus_first"] is None
+    assert system["score"]["value"] > 0.5 > 0.2 > encoder["score"]["value"]
+    minus = system["minus_first"]
+    assert minus["value"] == pytest.approx(system["score"]["value"] - encoder["score"]["value"])
+    assert 0 < minus["interval"]["low"] < minus["value"] < minus["interval"]["high"]
+
+
+def test_table_and_picture_say_the_same_silhouettes(written):
+    numbers = json.loads(written.scores.read_text())["silhouettes"]
+    picture = next(path for path in written.figures if path.stem == "embeddings").read_text()
+    text = written.markdown.read_text().replace("\\", "")
+    for space, found in numbers.items():
+        score = found["score"]
+        said = f"{score['value']:.3f} [{score['interval']['low']:.3f}, {score['interval']['high']:.3f}]"
+        assert f"| {space} | {said} |" in text
+        assert f">silhouette {said}<" in picture
+    minus = numbers["adapter, after fine-tuning"]["minus_first"]
+    ends = f"{minus['interval']['low']:+.3f}, {minus['interval']['high']:+.3f}"
+    assert f" | {minus['value']:+.3f} [{ends}] |" in text
+    assert 'The labels part "adapter, after fine-tuning" better than "Frozen encoder"' in text
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "said"),
+    [
+        (-0.2, -0.3, -0.1, 'The labels part "mine" worse than "theirs"'),
+        (0.1, -0.1, 0.3, 'The labels may part "mine" and "theirs" equally well'),
+        (0.1, float("nan"), float("nan"), 'Whether the labels part "mine" better than "theirs" is unknown'),
+    ],
+)
+def test_a_difference_of_silhouettes_is_judged_by_its_interval(value, low, high, said):
+    first = Silhouette(Estimate(0.1, Interval(0.0, 0.2)), None)
+    other = Silhouette(Estimate(0.1 + value, Interval(low, high)), Estimate(value, Interval(low, high)))
+    blocks = embeddings({"theirs": first, "mine": other}, Picture("embeddings", "<svg/>", "t-SNE"))
+    assert sum(isinstance(block, Paragraph) and block.text.startswith(said) for block in blocks) == 1
 
 
 def test_runs_under_one_protocol_are_compared_in_pairs(make_run):
@@ -243,6 +280,9 @@ def test_one_fold_one_seed_one_talker_leaves_dashes_and_nulls(make_run, protocol
     numbers = json.loads(paths.scores.read_text())
     assert numbers["intervals"]["ua"] == {"low": None, "high": None}
     assert numbers["fold_sd"]["ua"] is None
+    score = numbers["silhouettes"]["Frozen encoder"]["score"]
+    assert score["interval"] == {"low": None, "high": None}
+    assert f"{score['value']:.3f} [unknown]" in paths.html.read_text(encoding="utf-8")
     page = paths.html.read_text(encoding="utf-8")
     assert "95 % interval unknown" in page
     assert "± \u2013" in page

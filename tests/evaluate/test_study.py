@@ -144,10 +144,10 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
 
 def test_the_page_has_the_table_and_the_picture(study):
     paths = write_study(study)
-    assert [path.name for path in (paths.html, paths.markdown, paths.scores, paths.figure)] == [
+    assert [path.name for path in (paths.html, paths.markdown, paths.scores, *paths.figures)] == [
         "study.html", "study.md", "scores.json", "study.svg",
     ]  # fmt: skip
-    page, text, svg = (path.read_text() for path in (paths.html, paths.markdown, paths.figure))
+    page, text, svg = (path.read_text() for path in (paths.html, paths.markdown, *paths.figures))
     assert "<h1>Systems &amp; &lt;others&gt;</h1>" in page
     assert "<b>" not in page
     assert "<svg" in page
@@ -179,9 +179,9 @@ def test_a_protocol_that_all_share_is_described_once(study, make_run, protocol, 
 
 def test_the_same_runs_give_the_same_bytes(study):
     paths = write_study(study)
-    before = [path.read_bytes() for path in (paths.html, paths.markdown, paths.scores, paths.figure)]
+    before = [path.read_bytes() for path in (paths.html, paths.markdown, paths.scores, *paths.figures)]
     again = write_study(study)
-    assert before == [path.read_bytes() for path in (again.html, again.markdown, again.scores, again.figure)]
+    assert before == [path.read_bytes() for path in (again.html, again.markdown, again.scores, *again.figures)]
 
 
 def test_scores_json_holds_every_number(study):

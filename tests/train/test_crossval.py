@@ -1,5 +1,7 @@
 import csv
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,8 @@ from serein.corpus.protocol import Fold, Protocol
 from serein.corpus.splits import make_protocol
 from serein.errors import CorpusError, StoreError, UsageError
 from serein.evaluate.metrics import unweighted_accuracy
-from serein.evaluate.runs import load_run
+from serein.evaluate.report import write_report
+from serein.evaluate.runs import load_embeddings, load_run
 from serein.frames.batches import FrameArray
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
@@ -72,6 +75,18 @@ def inductive_run(tone_store, labelled, protocol, tiny_recipe, tmp_path_factory)
 @pytest.fixture(scope="module")
 def brief_run(tone_store, labelled, two_folds, brief, tmp_path_factory) -> Path:
     return cross_validate(tone_store, labelled, two_folds, tmp_path_factory.mktemp("runs") / "brief", brief)
+
+
+def test_a_run_keeps_the_space_of_the_adapter_before_labels(brief_run, brief, tmp_path):
+    run = load_run(brief_run)
+    fold = run.protocol.folds[0]
+    found = load_embeddings(run.fold_runs[0].embeddings, fold.test)
+    assert found.adapter is not None
+    assert found.adapter.shape == (len(fold.test), brief.model.width)
+    assert found.system is not None
+    assert np.abs(found.adapter).max() > 0
+    page = write_report(Path(shutil.copytree(brief_run, tmp_path / "copy"))).markdown.read_text(encoding="utf-8")
+    assert re.search(r"\| Adapter, before fine-tuning \| -?\d", page)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
+from textwrap import fill
 from typing import Any, ParamSpec
 
 import numpy as np
@@ -114,27 +115,36 @@ def adapter_health(histories: Sequence[History]) -> Figure:
 
 @_as_svg
 def embedding_maps(
-    embeddings: Mapping[str, Float[np.ndarray, "utterances _"]], truth: Sequence[str], labels: Sequence[str]
+    embeddings: Mapping[str, Float[np.ndarray, "utterances _"]],
+    truth: Sequence[str],
+    labels: Sequence[str],
+    remarks: Sequence[str],
 ) -> Figure:
     """t-SNE (cosine distance) of the same utterances in each space, coloured by their true labels.
 
-    Of more than 2,000 utterances, 2,000 are drawn by chance (always the same ones). The silhouettes in the titles
-    are those of all utterances in the space itself, not in its picture.
+    All panels have one scale. Of more than 2,000 utterances, 2,000 are drawn by chance (always the same ones).
+
+    Args:
+        embeddings: the points, by the space's name.
+        truth: the true label of each utterance.
+        labels: in the order of the legend.
+        remarks: what stands below each space's name.
     """
     truths = np.array(truth)
     shown = np.arange(len(truths))
     if len(shown) > MOST_POINTS:
         shown = np.sort(np.random.default_rng(0).choice(len(shown), MOST_POINTS, replace=False))
-    figure = Figure(figsize=(4.3 * len(embeddings), 4.5), layout="constrained")
+    places = [_centred(_tsne(points[shown])) for points in embeddings.values()]
+    reach = 1.06 * max(float(np.abs(of_space).max()) for of_space in places) or 1.0  # a single point has no extent
+    figure = Figure(figsize=(4.3 * len(embeddings), 5.1), layout="compressed")
     panels = figure.subplots(1, len(embeddings), squeeze=False).flat
-    for axes, (title, points) in zip(panels, embeddings.items(), strict=True):
-        places = _tsne(points[shown])
+    for axes, name, of_space, remark in zip(panels, embeddings, places, remarks, strict=True):
         for index, label in enumerate(labels):
-            of_label = places[truths[shown] == label]
+            of_label = of_space[truths[shown] == label]
             style = {"color": PALETTE[index % 8], "marker": MARKERS[(index + index // 8) % 8]}
             axes.scatter(*of_label.T, label=label, s=24, linewidths=0.3, edgecolors="white", **style)
-        axes.set_title(f"{title}\nsilhouette {silhouette(points, truth):.2f}")
-        axes.set(xticks=[], yticks=[])
+        axes.set_title(f"{fill(name, 52)}\n{remark}")
+        axes.set(xticks=[], yticks=[], xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.spines[:].set_visible(True)
     handles, names = axes.get_legend_handles_labels()
     figure.legend(
@@ -179,18 +189,6 @@ def usage_curve(counts: Int[np.ndarray, " attributes"]) -> Figure:
     return figure
 
 
-def silhouette(points: Float[np.ndarray, "utterances width"], truth: Sequence[str]) -> float:
-    """How well the true labels part the points, -1 to 1: mean silhouette, cosine distance (Rousseeuw 1987).
-
-    nan where it is undefined: for a single label, or where no two utterances share one.
-    """
-    if not 2 <= len(set(truth)) < len(truth):
-        return float("nan")
-    from sklearn.metrics import silhouette_score
-
-    return float(silhouette_score(points, truth, metric="cosine"))
-
-
 def _tsne(points: Float[np.ndarray, "utterances width"]) -> Float[np.ndarray, "utterances 2"]:
     if len(points) < 3:  # too few for neighbours: show the first two axes
         return points[:, :2]
@@ -201,6 +199,11 @@ def _tsne(points: Float[np.ndarray, "utterances width"]) -> Float[np.ndarray, "u
     projection = TSNE(perplexity=perplexity, metric="cosine", init="pca", random_state=0)
     with threadpool_limits(1):  # sums over several threads differ in the last digit, and t-SNE makes that a new picture
         return np.asarray(projection.fit_transform(points))
+
+
+def _centred(places: Float[np.ndarray, "utterances 2"]) -> Float[np.ndarray, "utterances 2"]:
+    """Around the middle of their extent: where t-SNE puts the origin says nothing."""
+    return np.asarray(places - (places.min(0) + places.max(0)) / 2)
 
 
 def _by_epoch(history: History, column: str) -> tuple[np.ndarray, np.ndarray]:

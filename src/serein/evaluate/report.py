@@ -17,8 +17,8 @@ from serein.errors import UsageError
 from serein.evaluate import document, provenance, sections
 from serein.evaluate.document import Block, Picture
 from serein.evaluate.files import write_atomically
-from serein.evaluate.metrics import mean_of_defined
 from serein.evaluate.runs import FoldRun, Run, load_embeddings, load_run
+from serein.evaluate.silhouettes import Embedded, Silhouette, silhouettes
 from serein.evaluate.summary import Summary, compare, summarise
 
 FORMAT = 1
@@ -52,15 +52,15 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
         raise UsageError("a report needs matplotlib and scikit-learn: pip install 'serein[report]'")
     runs = [load_run(folder) for folder in (run, *others)]
     this, summary = runs[0], summarise(runs[0])
-    confusion, maps, curves = _pictures(this, summary)
-    silhouettes = _silhouettes(this)
+    found = silhouettes(_embedded(this, done) for done in this.fold_runs)
+    confusion, maps, curves = _pictures(this, summary, found)
     blocks = [
         *sections.opening(this, summary),
         *sections.banners(this),
         *sections.scores(this, summary),
         *sections.comparison(runs),
         *sections.folds_and_classes(this, summary, confusion),
-        *sections.embeddings(silhouettes, maps),
+        *sections.embeddings(found, maps),
         *sections.training(curves),
         *provenance.cost(this),
         *provenance.protocol(this),
@@ -71,14 +71,14 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
     texts = figures | {
         paths.html: _page(this, blocks),
         paths.markdown: document.markdown(blocks) + "\n",
-        paths.scores: json.dumps(_plain(_numbers(runs, summary, silhouettes)), indent=1, allow_nan=False) + "\n",
+        paths.scores: json.dumps(_plain(_numbers(runs, summary, found)), indent=1, allow_nan=False) + "\n",
     }
     for path, text in texts.items():
         write_atomically(path, text.encode())
     return paths
 
 
-def _pictures(run: Run, summary: Summary) -> tuple[Picture, Picture, list[Picture]]:
+def _pictures(run: Run, summary: Summary, found: Mapping[str, Silhouette]) -> tuple[Picture, Picture, list[Picture]]:
     from serein.evaluate import plots  # needs matplotlib, which reading runs and scoring them does not
 
     labels = run.protocol.labels
@@ -87,9 +87,13 @@ def _pictures(run: Run, summary: Summary) -> tuple[Picture, Picture, list[Pictur
     confusion = Picture("confusion", plots.confusion(summary.confusion, labels), text)
 
     first = run.fold_runs[0]
-    spaces, truth = _spaces(run, first)
-    text = f"t-SNE of the test utterances of one fold ({first.fold}, seed {first.seed}), coloured by true label."
-    maps = Picture("embeddings", plots.embedding_maps(spaces, truth, labels), text)
+    shown = _embedded(run, first)
+    remarks = [f"silhouette {sections.with_interval(found[space].score)}" for space in shown.spaces]
+    text = (
+        f"t-SNE of the test utterances of one fold ({first.fold}, seed {first.seed}), coloured by true label, all "
+        "panels at one scale. The silhouettes are not this fold's but those of the table, over all folds and seeds."
+    )
+    maps = Picture("embeddings", plots.embedding_maps(shown.spaces, shown.truth, labels, remarks), text)
 
     curves = []
     for stage, name, draw, what in (
@@ -103,25 +107,17 @@ def _pictures(run: Run, summary: Summary) -> tuple[Picture, Picture, list[Pictur
     return confusion, maps, curves
 
 
-def _spaces(run: Run, done: FoldRun) -> tuple[dict[str, np.ndarray], list[str]]:
-    """What one fold and seed embedded, by the name of the space, and the true labels of the rows."""
-    truth = {row.id: row.truth for row in run.predictions if row.fold == done.fold}
-    found = load_embeddings(done.embeddings, truth)
-    spaces = {"Frozen encoder": found.encoder} | (
-        {f"{run.name}, after fine-tuning": found.system} if found.system is not None else {}
-    )
-    return spaces, [truth[id_] for id_ in found.ids]
-
-
-def _silhouettes(run: Run) -> dict[str, float]:
-    from serein.evaluate import plots
-
-    values: dict[str, list[float]] = {}
-    for done in run.fold_runs:
-        spaces, truth = _spaces(run, done)
-        for space, points in spaces.items():
-            values.setdefault(space, []).append(plots.silhouette(points, truth))
-    return {space: float(mean_of_defined(np.array(of_space))) for space, of_space in values.items()}
+def _embedded(run: Run, done: FoldRun) -> Embedded:
+    """What one fold and seed embedded, by the name of the space."""
+    rows = {row.id: row for row in run.predictions if row.fold == done.fold}
+    found = load_embeddings(done.embeddings, rows)
+    spaces = {
+        "Frozen encoder": found.encoder,
+        "Adapter, before fine-tuning": found.adapter,
+        f"{run.name}, after fine-tuning": found.system,
+    }
+    known = {space: points for space, points in spaces.items() if points is not None}
+    return Embedded(known, [rows[id_].truth for id_ in found.ids], [rows[id_].talker for id_ in found.ids])
 
 
 def _page(run: Run, blocks: Sequence[Block]) -> str:
@@ -133,7 +129,7 @@ def _page(run: Run, blocks: Sequence[Block]) -> str:
     )
 
 
-def _numbers(runs: Sequence[Run], summary: Summary, silhouettes: Mapping[str, float]) -> dict[str, Any]:
+def _numbers(runs: Sequence[Run], summary: Summary, found: Mapping[str, Silhouette]) -> dict[str, Any]:
     first, *others = runs
     return {
         "format": FORMAT,
@@ -142,7 +138,7 @@ def _numbers(runs: Sequence[Run], summary: Summary, silhouettes: Mapping[str, fl
         "talkers": len({row.talker for row in first.predictions}),
         "utterances": len({row.id for row in first.predictions}),
         **asdict(summary),
-        "silhouettes": silhouettes,
+        "silhouettes": {space: asdict(of_space) for space, of_space in found.items()},
         "cost": [{key: getattr(done, key) for key in _COSTS} for done in first.fold_runs],
         "others": [_beside(first, other) for other in others],
     }

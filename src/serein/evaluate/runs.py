@@ -112,10 +112,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One vector a test utterance of a fold: of the frozen encoder, and of the system's adapter if any."""
+    """One vector a test utterance of a fold: of the frozen encoder, of the adapter before labels, and of the system.
+
+    The last two are None where there is none: a linear probe has neither, a fresh adapter learnt nothing before labels.
+    """
 
     ids: tuple[str, ...]
     encoder: Float[np.ndarray, "utterances encoder_width"]
+    adapter: Float[np.ndarray, "utterances adapter_width"] | None
     system: Float[np.ndarray, "utterances system_width"] | None
 
 
@@ -163,7 +167,7 @@ def load_embeddings(path: Path, utterances: Collection[str]) -> Embeddings:
         with safe_open(path, framework="numpy") as file:
             ids = tuple(json.loads(file.metadata()["serein"])["ids"])
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-            found = Embeddings(ids, tensors["encoder"], tensors.get("system"))
+            found = Embeddings(ids, tensors["encoder"], tensors.get("adapter without labels"), tensors.get("system"))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CorpusError(f"{path}: cannot be read ({error!r}); delete its folder and run the command again") from error
     if sorted(ids) != sorted(utterances) or any(len(points) != len(ids) for points in tensors.values()):

@@ -16,6 +16,7 @@ from serein.evaluate.document import (
 )
 from serein.evaluate.metrics import Scores
 from serein.evaluate.runs import Run
+from serein.evaluate.silhouettes import Estimate, Silhouette
 from serein.evaluate.statistics import Intervals
 from serein.evaluate.summary import Summary, compare, summarise
 
@@ -165,24 +166,48 @@ def folds_and_classes(run: Run, summary: Summary, confusion: Picture) -> list[Bl
     ]
 
 
-def embeddings(silhouettes: Mapping[str, float], maps: Picture) -> list[Block]:
-    """The pictures of the spaces and how well the labels part them."""
-    rows = [[space, f"{value:.3f}" if not isnan(value) else UNDEFINED] for space, value in silhouettes.items()]
+def embeddings(silhouettes: Mapping[str, Silhouette], maps: Picture) -> list[Block]:
+    """The pictures of the spaces, how well the labels part them, and whether one is parted better than the first."""
+    first, *others = silhouettes
+    header = ["Space", "Silhouette [95 % interval]", *([f"Minus {first} [95 % interval]"] if others else [])]
+    rows = [
+        [space, with_interval(found.score), *([with_interval(found.minus_first, "+.3f")] if found.minus_first else [])]
+        for space, found in silhouettes.items()
+    ]
     text = (
         "Silhouette by true label (cosine distance, in the space itself, averaged over folds and seeds): 1 means that "
-        "the labels lie far apart, 0 that they overlap."
+        "the labels lie far apart, 0 that they overlap. Intervals come from leaving out each talker in turn, and those "
+        "of a difference from leaving them out of both spaces at once."
     )
     return [
         Section("Embeddings of the test utterances"),
         maps,
-        Table(["Space", "Silhouette"], rows),
+        Table(header, [row + [""] * (len(header) - len(row)) for row in rows]),
+        *(Paragraph(_verdict(space, first, silhouettes[space].minus_first)) for space in others),
         Paragraph(text),
     ]
+
+
+def with_interval(estimate: Estimate, form: str = ".3f") -> str:
+    """A silhouette and its interval."""
+    value, interval = estimate.value, estimate.interval
+    inner = "unknown" if isnan(interval.low) else f"{interval.low:{form}}, {interval.high:{form}}"
+    return f"{UNDEFINED if isnan(value) else format(value, form)} [{inner}]"
 
 
 def training(pictures: Sequence[Picture]) -> list[Block]:
     """Curves; nothing for a system without training steps."""
     return [Section("Training"), *pictures] if pictures else []
+
+
+def _verdict(space: str, first: str, difference: Estimate | None) -> str:
+    """What may be said of how well the labels part two spaces."""
+    if difference is None or isnan(difference.interval.low):
+        return f'Whether the labels part "{space}" better than "{first}" is unknown: the difference has no interval.'
+    if difference.interval.low <= 0 <= difference.interval.high:
+        return f'The labels may part "{space}" and "{first}" equally well: the difference\'s interval contains zero.'
+    word = "better" if difference.value > 0 else "worse"
+    return f'The labels part "{space}" {word} than "{first}": the interval of the difference excludes zero.'
 
 
 def _score_row(run: Run, first: Run) -> list[str]:

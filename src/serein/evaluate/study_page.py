@@ -1,4 +1,4 @@
-"""A study as a page: one table, one picture, every number as JSON."""
+"""A study as a page: one table, one picture, curves where shares of labels differ, every number as JSON."""
 
 import json
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from serein.evaluate.files import write_atomically
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS, percent
 from serein.evaluate.study import FORMAT, Row, Study, load_study
+from serein.evaluate.study_curves import Curves, curve_blocks, curve_numbers, curve_picture, label_curves
 
 SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %", "UA minus first", "p", "p (Holm)")
 COST_HEADER = ("Seconds", "Parameters", "MiB")
@@ -37,7 +38,7 @@ class StudyPaths:
     html: Path
     markdown: Path
     scores: Path
-    figure: Path
+    figures: tuple[Path, ...]
 
 
 def score_rows(study: Study) -> list[list[str]]:
@@ -98,7 +99,7 @@ def picture(study: Study) -> Picture:
 
 
 def write_study(folder: str | Path) -> StudyPaths:
-    """Write ``study.html``, ``study.md``, ``scores.json`` and ``figures/study.svg`` into a study's folder.
+    """Write ``study.html``, ``study.md``, ``scores.json`` and ``figures/*.svg`` into a study's folder.
 
     The same runs give the same bytes.
 
@@ -109,8 +110,11 @@ def write_study(folder: str | Path) -> StudyPaths:
     if not find_spec("matplotlib"):
         raise UsageError("a study's picture needs matplotlib: pip install 'serein[report]'")
     study = load_study(folder)
-    drawn = picture(study)
-    blocks = _blocks(study, drawn)
+    curves = label_curves(study)
+    blocks = _blocks(study, curves)
+    figures = {
+        study.folder / "figures" / f"{block.name}.svg": block.svg for block in blocks if isinstance(block, Picture)
+    }
     template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
     page = Template(template).substitute(
         title=escape(study.title),
@@ -121,26 +125,25 @@ def write_study(folder: str | Path) -> StudyPaths:
         study.folder / "study.html",
         study.folder / "study.md",
         study.folder / "scores.json",
-        study.folder / "figures" / f"{drawn.name}.svg",
+        tuple(figures),
     )
-    texts = {
+    texts = figures | {
         paths.html: page,
         paths.markdown: document.markdown(blocks) + "\n",
-        paths.scores: json.dumps(_numbers(study), indent=1, allow_nan=False) + "\n",
-        paths.figure: drawn.svg,
+        paths.scores: json.dumps(_numbers(study, curves), indent=1, allow_nan=False) + "\n",
     }
     for path, text in texts.items():
         write_atomically(path, text.encode())
     return paths
 
 
-def _blocks(study: Study, drawn: Picture) -> list[Block]:
+def _blocks(study: Study, curves: Curves | None) -> list[Block]:
     table = [[*scores, *_cost_cells(row.run)] for scores, row in zip(score_rows(study), study.rows, strict=True)]
     return [
         Title(study.title),
         opening(study),
         *banners(study),
-        drawn,
+        picture(study),
         Table([*SCORE_HEADER, *COST_HEADER], table, text_columns=TEXT_COLUMNS),
         Paragraph(READING),
         Paragraph(
@@ -149,6 +152,7 @@ def _blocks(study: Study, drawn: Picture) -> list[Block]:
             "shows what an earlier one of the same call needed."
         ),
         *map(Paragraph, DEFINITIONS),
+        *([Section("Fewer labels"), *curve_blocks(curves, curve_picture(curves))] if curves else []),
         Section("Runs"),
         *_identities(study),
         *(Details(row.name, [Code(row.run.command), Code(row.run.recipe)]) for row in study.rows),
@@ -237,7 +241,7 @@ def _memory(run: Run) -> int:
     return max(done.peak_memory_bytes for done in run.fold_runs)
 
 
-def _numbers(study: Study) -> Mapping[str, Any]:
+def _numbers(study: Study, curves: Curves | None) -> Mapping[str, Any]:
     numbers = {
         "format": FORMAT,
         "kind": study.kind,
@@ -264,6 +268,7 @@ def _numbers(study: Study) -> Mapping[str, Any]:
             }
             for row in study.rows
         ],
+        "curves": curve_numbers(curves) if curves else [],
     }
     # what is undefined is nan here and null in the file
     plain: dict[str, Any] = json.loads(json.dumps(numbers), parse_constant=lambda _: None)

@@ -81,8 +81,8 @@ def run_study(
 ) -> Path:
     """Cross-validate each variant, or continue where an earlier call stopped; all get the same seeds and material.
 
-    The linear probe draws nothing, so it runs with the first seed only. Variants that train the same adapter without
-    labels share it; what they shared is deleted when the study is done.
+    The linear probe on all labels draws nothing, so it runs with the first seed only. Variants that train the same
+    adapter without labels share it; what they shared is deleted when the study is done.
 
     Leaves ``study.json`` and a run folder for each variant; see `serein.train.crossval.cross_validate` for the
     arguments that have no line here. `serein.evaluate.study.write_study` makes the page.
@@ -112,7 +112,7 @@ def run_study(
     for number, variant in enumerate(variants, start=1):
         cross_validate(
             store, corpus, variant.protocol, folder / variant.folder, variant.recipe,
-            system=variant.system, seeds=seeds[:1] if variant.system == "linear" else seeds, views=views,
+            system=variant.system, seeds=seeds[:1] if _draws_nothing(variant) else seeds, views=views,
             unlabelled=unlabelled, beside=beside, adapters=folder / ADAPTERS, command=command, synthetic=synthetic,
             report=report,
         )  # fmt: skip
@@ -201,6 +201,10 @@ def inflation_variants(protocol: Protocol, corpus: Corpus, system: str, recipe: 
 def changed(recipe: Recipe, changes: Sequence[str]) -> Recipe:
     """The recipe with ``table.key=value`` changes on top."""
     return Recipe.from_toml(recipe.to_toml(), changes)
+
+
+def _draws_nothing(variant: Variant) -> bool:
+    return variant.system == "linear" and variant.recipe.finetune.label_share == 1
 
 
 def _check(

@@ -1,0 +1,168 @@
+"""What systems reach with fewer labels: the runs of a study as curves over ``finetune.label_share``."""
+
+import tomllib
+from collections import Counter
+from dataclasses import asdict, dataclass
+from math import nan
+from typing import Any
+
+from serein.errors import CorpusError
+from serein.evaluate.comparison import ends, in_thousandths
+from serein.evaluate.document import Block, Paragraph, Picture, Table
+from serein.evaluate.runs import Run
+from serein.evaluate.sections import percent
+from serein.evaluate.significance import holm
+from serein.evaluate.study import Paired, Row, Study
+from serein.evaluate.summary import compare
+
+HEADER = ("Labels", "Series", "UA %", "UA minus first series", "p", "p (Holm)")
+TEXT_COLUMNS = 2
+
+
+@dataclass(frozen=True)
+class Point:
+    """A run of a study as a point of a curve.
+
+    Attributes:
+        series: which curve.
+        share: of each class's training labels, those that may be used: above 0, up to 1.
+        row: the run and its scores.
+        reference: the first series' run with the same share; None where there is none, and in the first series.
+        minus_reference: the difference to it, with a p adjusted for all points; None also where protocols differ.
+    """
+
+    series: str
+    share: float
+    row: Row
+    reference: Row | None
+    minus_reference: Paired | None
+
+
+@dataclass(frozen=True)
+class Curves:
+    """A study's points, from the smallest share to the largest.
+
+    Attributes:
+        series: systems' names in the study's order, the first of which the others are held against; where a system has
+            several runs with the same share, the further ones are series of their own with a number.
+        points: of all series.
+    """
+
+    series: tuple[str, ...]
+    points: tuple[Point, ...]
+
+
+def label_curves(study: Study) -> Curves | None:
+    """The runs of a study by share of labels; None where all have the same.
+
+    Raises:
+        CorpusError: a run's recipe cannot be read; see also `serein.evaluate.summary.compare`.
+    """
+    shares = [_label_share(row.run) for row in study.rows]
+    if len(set(shares)) == 1:
+        return None
+    rows: dict[tuple[float, str], Row] = {}
+    uses: Counter[tuple[float, str]] = Counter()
+    for share, row in zip(shares, study.rows, strict=True):
+        uses[share, row.run.name] += 1
+        number = uses[share, row.run.name]
+        rows[share, row.run.name if number == 1 else f"{row.run.name} ({number})"] = row
+    series = tuple(dict.fromkeys(name for _, name in rows))
+    references = [rows.get((share, series[0])) if name != series[0] else None for share, name in rows]
+    found = [
+        compare(row.run, reference.run) if reference else None
+        for row, reference in zip(rows.values(), references, strict=True)
+    ]
+    adjusted = holm([difference.p if difference else nan for difference in found])
+    points = [
+        Point(
+            name, share, row, reference,
+            Paired(difference.scores.ua, difference.intervals.ua, difference.p, holm_p) if difference else None,
+        )
+        for ((share, name), row), reference, difference, holm_p in zip(
+            rows.items(), references, found, adjusted, strict=True
+        )
+    ]  # fmt: skip
+    return Curves(series, tuple(sorted(points, key=lambda point: (point.share, series.index(point.series)))))
+
+
+def curve_blocks(curves: Curves, drawn: Picture) -> list[Block]:
+    """The curves' picture, their table, and how to read them."""
+    compared = (
+        f" UA minus first series: minus the UA of {curves.series[0]} with the same share of labels, in points, with a "
+        "paired 95 % interval over the same talkers. Holm's p is adjusted for the number of differences in this table, "
+        "and it decides."
+    )
+    reading = (
+        "Labels: the share of each class's training labels that may be used. Which those are is drawn by the training "
+        "seed, so one seed is one draw. Adapter training hears all training audio whatever the share, and the "
+        "validation talkers who choose epochs or C keep all their labels."
+    )
+    return [
+        drawn,
+        Table(HEADER, [_cells(point, curves) for point in curves.points], TEXT_COLUMNS),
+        Paragraph(reading + (compared if len(curves.series) > 1 else "")),
+    ]
+
+
+def curve_picture(curves: Curves) -> Picture:
+    """UA by the share of labels and the difference to the first series, a line a series."""
+    from serein.evaluate import study_plots  # needs matplotlib, which the table does not
+
+    scores: dict[str, list[study_plots.Place]] = {name: [] for name in curves.series}
+    differences: dict[str, list[study_plots.Place]] = {name: [] for name in curves.series}
+    for point in curves.points:
+        summary, minus = point.row.summary, point.minus_reference
+        scores[point.series].append((point.share, (summary.pooled.ua, summary.intervals.ua)))
+        if minus:
+            differences[point.series].append((point.share, (minus.ua, minus.interval)))
+    text = "UA of each series by the share of training labels that may be used, with 95 % intervals."
+    if any(differences.values()):
+        text += f" On the right its difference to {curves.series[0]} with the same share, with paired intervals."
+    return Picture("labels", study_plots.curves(scores, differences), text)
+
+
+def curve_numbers(curves: Curves) -> list[dict[str, Any]]:
+    """The points as JSON has them, but for what is undefined, which is nan; scores stand with the variant."""
+    return [
+        {
+            "series": point.series,
+            "label_share": point.share,
+            "variant": point.row.name,
+            "minus_first_series": point.minus_reference and asdict(point.minus_reference),
+        }
+        for point in curves.points
+    ]
+
+
+def share_in_percent(share: float) -> str:
+    """A share of labels as it stands in tables.
+
+    Example:
+        >>> share_in_percent(0.05), share_in_percent(0.125), share_in_percent(1.0)
+        ('5 %', '12.5 %', '100 %')
+    """
+    return f"{100 * share:g} %"
+
+
+def _label_share(run: Run) -> float:
+    try:
+        return float(tomllib.loads(run.recipe).get("finetune", {}).get("label_share", 1.0))
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise CorpusError(
+            f"{run.folder / 'recipe.toml'}: is not a recipe that serein wrote ({error}); run it again"
+        ) from error
+
+
+def _cells(point: Point, curves: Curves) -> list[str]:
+    summary, found = point.row.summary, point.minus_reference
+    minus = ["not comparable" if point.reference else "", "", ""]
+    if found:
+        interval = ends(found.interval, "+.1f", ", ")
+        minus = [f"{100 * found.ua:+.1f} [{interval}]", in_thousandths(found.p), in_thousandths(found.holm_p)]
+    return [
+        share_in_percent(point.share),
+        point.series,
+        f"{percent(summary.pooled.ua)} [{ends(summary.intervals.ua, between=', ')}]",
+        *minus,
+    ]
