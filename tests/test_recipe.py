@@ -190,8 +190,17 @@ def test_the_readings_of_the_paper_are_compared_under_its_norm_one_at_a_time():
 
 @pytest.mark.parametrize("name", ["ema", "lambda", "layers", "masking", "temperature"])
 def test_an_ablation_begins_with_its_base(name):
-    first, *_ = ablation_variants(FOLDER / "ablation" / f"{name}.toml", ANY_PROTOCOL)
-    assert first.recipe == Recipe.read(FOLDER / "laptop.toml")
+    path = FOLDER / "ablation" / f"{name}.toml"
+    first, *_ = ablation_variants(path, ANY_PROTOCOL)
+    assert first.recipe == Recipe.read(FOLDER / "laptop.toml", read_ablation(path).set)
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_an_ablation_of_adapter_training_trains_the_adapter_and_one_network(path):
+    recipes = [variant.recipe for variant in ablation_variants(path, ANY_PROTOCOL)]
+    assert {recipe.model.members for recipe in recipes} == {1}
+    if len({recipe.adapt.model_dump_json(exclude={"data"}) for recipe in recipes}) > 1:
+        assert any(recipe.adapt.data == "inductive" for recipe in recipes[1:])
 
 
 def test_the_demo_runs_from_a_wheel_as_its_recipe_says():

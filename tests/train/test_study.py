@@ -180,6 +180,16 @@ def test_an_ablation_changes_its_base_which_lies_beside_it(ablation, protocol, t
     assert (two.recipe.finetune.epochs, two.recipe.adapt.attributes) == (2, 32)
 
 
+def test_what_an_ablation_sets_for_all_comes_before_what_the_user_does(ablation, protocol):
+    text = ablation.read_text(encoding="utf-8")
+    shared = 'set = ["adapt.epochs=7", "finetune.batch_size=5", "finetune.epochs=9"]\n'
+    ablation.write_text(text.replace('system = "superb"\n', f'system = "superb"\n{shared}'), encoding="utf-8")
+    variants = ablation_variants(ablation, protocol, ["finetune.batch_size=6"])
+    assert [variant.recipe.adapt.epochs for variant in variants] == [7, 7]
+    assert [variant.recipe.finetune.batch_size for variant in variants] == [6, 6]
+    assert [variant.recipe.finetune.epochs for variant in variants] == [1, 2]
+
+
 def test_a_variants_own_changes_come_last(ablation, protocol):
     one, two = ablation_variants(ablation, protocol, ["finetune.epochs=5", "adapt.attributes=64"])
     assert (one.recipe.finetune.epochs, one.recipe.adapt.attributes) == (1, 64)
@@ -189,7 +199,7 @@ def test_a_variants_own_changes_come_last(ablation, protocol):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("title", "heading", r"title: Field required; heading: Extra inputs .*keys: title, base, system, variant"),
+        ("title", "heading", r"title: Field required; heading: Extra inputs .*keys: title, base, set, system, variant"),
         ("name =", "label =", r"variant\.0\.name: Field required"),
         ("set =", "change =", r"variant\.0\.change: Extra inputs"),
         ("[[variant]]", "[variant]", "is not TOML"),

@@ -52,13 +52,15 @@ class Change(Section):
 
 
 class Ablation(Section):
-    """An ablation as its file has it: ``title``, ``base``, ``system`` and ``[[variant]]`` tables.
+    """An ablation as its file has it: ``title``, ``base``, ``set``, ``system`` and ``[[variant]]`` tables.
 
-    The base is a recipe's path relative to the file; the first variant is the one that the others are held against.
+    The base is a recipe's path relative to the file, and ``set`` what all variants change in it; the first variant is
+    the one that the others are held against.
     """
 
     title: str
     base: str
+    set: tuple[str, ...] = ()
     system: str = "adapter"
     variant: tuple[Change, ...] = Field(min_length=2)
 
@@ -161,7 +163,8 @@ def ablation_variants(path: str | Path, protocol: Protocol, changes: Sequence[st
     Args:
         path: the file.
         protocol: the folds of all.
-        changes: ``table.key=value`` each, for all variants; what a variant sets itself comes after.
+        changes: ``table.key=value`` each, for all variants, after what the file sets for all; what a variant sets
+            itself comes last.
 
     Raises:
         UsageError: see :func:`read_ablation` and :meth:`serein.recipe.Recipe.from_toml`.
@@ -169,7 +172,7 @@ def ablation_variants(path: str | Path, protocol: Protocol, changes: Sequence[st
     ablation = read_ablation(path)
     base = Path(path).parent / ablation.base
     return [
-        Variant(change.name, ablation.system, Recipe.read(base, [*changes, *change.set]), protocol)
+        Variant(change.name, ablation.system, Recipe.read(base, [*ablation.set, *changes, *change.set]), protocol)
         for change in ablation.variant
     ]
 
