@@ -172,6 +172,8 @@ def test_the_ablation_of_labels_sets_a_fresh_adapter_beside_each_share_and_keeps
 
 def test_what_is_not_measured_is_not_promised():
     for path in ABLATIONS:
+        if path.stem in {"attributes", "labels"}:  # measured: docs/results.md
+            continue
         opening = path.read_text(encoding="utf-8").partition("\n\n")[0]
         assert re.search(r"^# Cost: +not measured yet$", opening, re.MULTILINE)
         assert re.search(r"^# Expected: UA not measured yet", opening, re.MULTILINE)
