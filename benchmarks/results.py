@@ -87,7 +87,7 @@ def _shareable_word(before: str, word: str, output: str) -> str:
         parts = Path(word).parts
         return "/".join(parts[parts.index("recipes") :]) if "recipes" in parts else parts[-1]
     is_argument = not before.startswith("-") and not word.startswith("-")
-    return Path(word).name if is_argument or before in ("--view", "--unlabelled") else word
+    return Path(word).name if is_argument or before in ("--view", "--unlabelled", "--beside") else word
 
 
 def commands(study: Study, name: str) -> list[str]:

@@ -109,7 +109,9 @@ def baseline(head: Head, task: Task, report: Report = quiet) -> Outcome:
 def selected_prototypes(task: Task, report: Report = quiet) -> Outcome:
     """LPMN-style, of whose prototypes three in five are kept after training."""
     outcome = baseline(HEADS["lpmn"], task, report)
-    outcome.model = selection(outcome.model, SELECTED_SHARE)  # type: ignore[arg-type]
+    members = outcome.model.members if isinstance(outcome.model, Committee) else [outcome.model]
+    selected = [selection(member, SELECTED_SHARE) for member in members]  # type: ignore[arg-type]
+    outcome.model = selected[0] if len(selected) == 1 else Committee(selected)
     test = task.parts().test
     probabilities = in_batches(outcome.model, task.array, task.judged(test), task.recipe.speed).softmax(1)
     outcome.probabilities = mean_over_views(probabilities, len(test))
