@@ -96,6 +96,12 @@ def test_the_same_space_twice_differs_by_nothing():
     assert (found.value, *astuple(found.interval)) == (0.0, 0.0, 0.0)
 
 
+def test_a_space_that_some_folds_lack_is_left_out():
+    mixed = [part("abc", noises=(1.0, 0.5, 0.2)), part("def", seed=1, noises=(1.0, 0.5))]
+    both = [part("abc", noises=(1.0, 0.5)), part("def", seed=1, noises=(1.0, 0.5))]
+    assert silhouettes(mixed) == silhouettes(both)
+
+
 def test_a_single_talker_tells_nothing_of_others():
     found = silhouettes([part("a"), part("a", seed=1)])
     for estimate in (found["space 0"].score, found["space 1"].score, found["space 1"].minus_first):

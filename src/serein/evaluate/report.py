@@ -88,12 +88,13 @@ def _pictures(run: Run, summary: Summary, found: Mapping[str, Silhouette]) -> tu
 
     first = run.fold_runs[0]
     shown = _embedded(run, first)
-    remarks = [f"silhouette {sections.with_interval(found[space].score)}" for space in shown.spaces]
+    spaces = {space: points for space, points in shown.spaces.items() if space in found}
+    remarks = [f"silhouette {sections.with_interval(found[space].score)}" for space in spaces]
     text = (
         f"t-SNE of the test utterances of one fold ({first.fold}, seed {first.seed}), coloured by true label, all "
         "panels at one scale. The silhouettes are not this fold's but those of the table, over all folds and seeds."
     )
-    maps = Picture("embeddings", plots.embedding_maps(shown.spaces, shown.truth, labels, remarks), text)
+    maps = Picture("embeddings", plots.embedding_maps(spaces, shown.truth, labels, remarks), text)
 
     curves = []
     for stage, name, draw, what in (

@@ -88,18 +88,20 @@ def silhouettes(parts: Iterable[Embedded]) -> dict[str, Silhouette]:
     fold is a single voice, and further from the rest than one talker fewer makes it.
 
     Args:
-        parts: one a fold and seed, all with the same spaces; read one after the other.
+        parts: one a fold and seed, read one after the other; a space that is not in all of them is left out.
     """
     wholes: dict[str, list[float]] = {}
     without: dict[str, list[dict[str, float]]] = {}
+    count = 0
     for part in parts:
+        count += 1
         talkers = np.array(part.talkers, dtype=str)
         for space, points in part.spaces.items():
             wholes.setdefault(space, []).append(silhouette(points, part.truth))
             without.setdefault(space, []).append(
                 {str(talker): _of_some(points, part.truth, talkers != talker) for talker in np.unique(talkers)}
             )
-    scores = {space: _jackknife(wholes[space], without[space]) for space in wholes}
+    scores = {space: _jackknife(wholes[space], without[space]) for space in wholes if len(wholes[space]) == count}
     first, *_ = scores
     return {
         space: Silhouette(
