@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check suite format clean
+.PHONY: demo test check suite browser format clean
 
 demo: $(VENV)/demo
 	$(BIN)/serein demo
@@ -17,6 +17,10 @@ check: $(VENV)/dev
 
 suite: $(VENV)/dev
 	$(BIN)/pytest --cov --cov-report=term
+
+# The page's tests drive Chromium, and are skipped where there is none.
+browser:
+	command -v chromium || { apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium; }
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,7 @@
 import json
+import re
 import shutil
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
@@ -15,14 +17,16 @@ from serein.corpus.corpus import Corpus
 from serein.errors import AudioError, CorpusError, ModelError, NonFiniteAudio, StoreError, TooShort
 from serein.frames.audio import load_audio
 from serein.frames.encoder import load_encoder
-from serein.frames.extract import extract
+from serein.frames.extract import extract, pool_frames
+from serein.frames.sources import Recording
 from serein.frames.store import FrameStore
-from serein.model import build_adapter, load_config, load_model, save_model
+from serein.frames.windows import hear
+from serein.model import build_adapter, build_classifier, load_config, load_model, save_model
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
-from serein.recognizer import EmotionRecognizer, Recording
+from serein.recognizer import EmotionRecognizer
 from serein.train.ship import adapt_store, train_model
 
 
@@ -44,7 +48,13 @@ def adapter_folder(tone_store: FrameStore, tiny_recipe: Recipe, tmp_path_factory
 
 @pytest.fixture(scope="module")
 def recognizer(model_folder: Path) -> EmotionRecognizer:
-    return EmotionRecognizer.from_pretrained(model_folder)
+    """Its probabilities are the network's: not calibrated."""
+    return changed(EmotionRecognizer.from_pretrained(model_folder), temperature=1.0)
+
+
+def changed(recognizer: EmotionRecognizer, **settings: object) -> EmotionRecognizer:
+    """The same network under another configuration."""
+    return EmotionRecognizer(recognizer.classifier, recognizer.config.model_copy(update=settings), recognizer.encoder)
 
 
 def by_label(scores: list[dict]) -> list[float]:
@@ -63,7 +73,7 @@ def test_training_leaves_a_model_folder_and_nothing_else(model_folder, tiny_reci
     assert config.encoder.name == "logmel"
     card = (model_folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: ")
-    assert "96 utterances, 6 talkers" in card
+    assert re.search(r"\| *all *\| *96 *\| *6 *\|", card)
     assert "not a test score" in card
     assert Recipe.from_toml(card.partition("```toml\n")[2].partition("```")[0]) == tiny_recipe
 
@@ -75,9 +85,11 @@ def test_a_committee_is_shipped_as_one_model(tone_store, tiny_recipe, tones, tmp
     module, config = load_model(tmp_path)
     assert isinstance(module, Committee)
     assert config.model.members == 2
-    recognizer = EmotionRecognizer.from_pretrained(tmp_path)
+    config = config.model_copy(update={"temperature": 1.0})
+    encoder = load_encoder("logmel")
+    recognizer = EmotionRecognizer(module, config, encoder)
     path = tones.utterances[0].path
-    members = [EmotionRecognizer(member, config, recognizer.encoder) for member in module.members]
+    members = [EmotionRecognizer(member, config, encoder) for member in module.members]
     mean = (members[0].probabilities(path) + members[1].probabilities(path)) / 2
     assert torch.allclose(recognizer.probabilities(path), mean, atol=1e-6)
     assert not torch.allclose(members[0].probabilities(path), members[1].probabilities(path), atol=1e-4)
@@ -133,25 +145,36 @@ def test_the_answer_is_the_classifiers_on_the_stored_frames(recognizer, model_fo
 
 
 def test_a_long_recording_is_the_mean_of_equal_windows(recognizer, tones):
-    pieces = [load_audio(utterance.path) for utterance in tones.utterances[:60]]
-    samples = np.concatenate(pieces)
-    assert len(samples) > 31 * 16_000
+    samples = np.concatenate([load_audio(utterance.path) for utterance in tones.utterances[:60]])
+    assert recognizer.config.max_frames == 750
+    assert 30.0 < recognizer.longest_window / 16_000 < 30.03
+    assert 1 < len(samples) / recognizer.longest_window <= 2
     whole = recognizer.probabilities(Recording(samples, 16_000))
     assert float(whole.sum()) == pytest.approx(1, abs=1e-5)
+    halves = [recognizer.probabilities(Recording(half, 16_000)) for half in np.array_split(samples, 2)]
+    assert torch.allclose(whole, (halves[0] + halves[1]) / 2, atol=1e-6)
+    embedded = [recognizer.embed(Recording(half, 16_000)) for half in np.array_split(samples, 2)]
+    assert torch.allclose(recognizer.embed(Recording(samples, 16_000)), (embedded[0] + embedded[1]) / 2, atol=1e-5)
+    short = changed(recognizer, max_frames=5).probabilities(Recording(samples, 16_000))
+    assert not torch.allclose(short, whole, atol=1e-4)
 
-    (windows,) = recognizer._windows(Recording(samples, 16_000))
-    lengths = [frames.shape[1] for frames, _ in windows]
-    assert len(lengths) == 2
-    assert max(lengths) - min(lengths) <= 1
-    assert max(lengths) <= recognizer.config.max_frames == 750
 
-    short = EmotionRecognizer(
-        recognizer.classifier, recognizer.config.model_copy(update={"max_frames": 5}), recognizer.encoder
-    )
-    cut = short.probabilities(tones.utterances[0].path)
-    (windows,), (uncut,) = ([*model._windows(tones.utterances[0].path)] for model in (short, recognizer))
-    assert torch.equal(torch.cat([frames for frames, _ in windows], dim=1), uncut[0][0])
-    assert not torch.allclose(cut, recognizer.probabilities(tones.utterances[0].path), atol=1e-4)
+@pytest.mark.parametrize("frames", [2, 5, 750])
+def test_the_longest_window_fits_the_networks_positions(recognizer, frames):
+    short = changed(recognizer, max_frames=frames)
+    longest = short.longest_window
+    (encoded,) = recognizer.encoder.encode([np.zeros(longest, dtype=np.float32)])
+    assert len(pool_frames(encoded, 2)) == frames
+    (encoded,) = recognizer.encoder.encode([np.zeros(longest + 1, dtype=np.float32)])
+    assert len(pool_frames(encoded, 2)) == frames + 1
+
+
+def test_positions_for_the_longest_window_there_are_no_more(recognizer, tones):
+    """The network itself refuses longer input, so these calls would fail."""
+    longest = recognizer.longest_window
+    noise = np.random.default_rng(0).normal(size=3 * longest + 1).astype(np.float32) * 0.1
+    for samples in (longest, longest + 1, 2 * longest, 2 * longest + 1, 3 * longest + 1):
+        assert recognizer.probabilities_of([noise[:samples]]).shape == (1, 4)
 
 
 @pytest.mark.parametrize(
@@ -182,6 +205,7 @@ def test_an_adapter_is_no_recognizer_but_training_goes_on_from_it(
         "config.json",
         "model.safetensors",
         "attributes.safetensors",
+        "README.md",
     }
     module, config = load_model(adapter_folder)
     assert isinstance(module, WAPTransformer)
@@ -335,9 +359,9 @@ def test_the_encoder_is_asked_for_as_it_was_in_training(tones, tiny_recipe, tmp_
     recognizer = EmotionRecognizer.from_pretrained(tmp_path / "model")
     batch = store.load().batch(torch.tensor([7]))
     with torch.inference_mode():
-        expected = recognizer.classifier(batch.frames, batch.padding_mask).softmax(1)[0]
+        expected = recognizer.classifier(batch.frames, batch.padding_mask)[0] / recognizer.config.temperature
     path = tones.by_id()[store.ids[7]].path
-    assert torch.allclose(recognizer.probabilities(path), expected, atol=1e-3)
+    assert torch.allclose(recognizer.probabilities(path), expected.softmax(0), atol=1e-3)
 
     moved = paths[0].rename(tmp_path / "moved")
     with pytest.raises(ModelError, match="encoder-0"):
@@ -420,12 +444,7 @@ def test_integer_samples_are_refused(model_folder):
 
 def test_a_model_of_several_speeds_averages_what_it_says_at_each(recognizer, tones):
     path = next(iter(tones)).path
-    slow = EmotionRecognizer(
-        recognizer.classifier, recognizer.config.model_copy(update={"speeds": (0.8,)}), recognizer.encoder
-    )
-    both = EmotionRecognizer(
-        recognizer.classifier, recognizer.config.model_copy(update={"speeds": (1.0, 0.8)}), recognizer.encoder
-    )
+    slow, both = changed(recognizer, speeds=(0.8,)), changed(recognizer, speeds=(1.0, 0.8))
     mean = (recognizer.probabilities(path) + slow.probabilities(path)) / 2
     assert not torch.allclose(recognizer.probabilities(path), slow.probabilities(path))
     assert torch.allclose(both.probabilities(path), mean, atol=1e-6)
@@ -433,22 +452,167 @@ def test_a_model_of_several_speeds_averages_what_it_says_at_each(recognizer, ton
 
 def test_every_speed_counts_alike_however_many_windows_it_has(recognizer, tones):
     samples = load_audio(next(iter(tones)).path)
-    frames = next(recognizer._windows(Recording(samples, 16_000)))[0][0].shape[1]
+    frames = -(-recognizer.encoder.num_frames(len(samples)) // 2)
 
     def at(*speeds: float) -> EmotionRecognizer:
-        config = recognizer.config.model_copy(update={"speeds": speeds, "max_frames": frames})
-        return EmotionRecognizer(recognizer.classifier, config, recognizer.encoder)
+        return changed(recognizer, speeds=speeds, max_frames=frames)
 
     recording = Recording(samples, 16_000)
-    assert [len(windows) for windows in at(1.0, 0.8)._windows(recording)] == [1, 2]
+    windows = hear(samples, (1.0, 0.8), at(1.0).longest_window)
+    assert [len(of_speed) for of_speed in windows] == [1, 2]
     for judge in (EmotionRecognizer.probabilities, EmotionRecognizer.embed):
         mean = (judge(at(1.0), recording) + judge(at(0.8), recording)) / 2
-        assert torch.allclose(judge(at(1.0, 0.8), recording), mean, atol=1e-6)
+        assert torch.allclose(judge(at(1.0, 0.8), recording), mean, atol=1e-4)
 
 
 def test_a_recording_too_short_for_a_speed_is_judged_at_its_own(recognizer):
-    fast = EmotionRecognizer(
-        recognizer.classifier, recognizer.config.model_copy(update={"speeds": (1.0, 1.5)}), recognizer.encoder
-    )
+    fast = changed(recognizer, speeds=(1.0, 1.5))
     clip = Recording(np.random.default_rng(0).normal(size=450).astype(np.float32) * 0.1, 16_000)
     assert torch.equal(fast.probabilities(clip), recognizer.probabilities(clip))
+
+
+@pytest.fixture(scope="module")
+def transformer(recognizer: EmotionRecognizer, tmp_path_factory) -> EmotionRecognizer:
+    """Behind a small random HuBERT, whose convolutions and positions look far, a network of random weights."""
+    config = transformers.HubertConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24, conv_dim=(8,) * 7,
+        num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=2, vocab_size=8,
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("hubert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.HubertModel(config).save_pretrained(folder)
+        transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
+        encoder = load_encoder(str(folder), layers=[1, 2])
+        described = recognizer.config.encoder.model_copy(update={"layers": (1, 2), "width": 16, "pool": 1})
+        whole = recognizer.config.model_copy(update={"encoder": described, "max_frames": 150, "speeds": (1.0, 0.9)})
+        classifier = build_classifier(whole, build_adapter(whole))
+        for weights in classifier.parameters():
+            torch.nn.init.normal_(weights, std=0.3)
+    return EmotionRecognizer(classifier, whole, encoder)
+
+
+@pytest.mark.parametrize("front", ["logmel", "transformer"])
+def test_alone_in_a_batch_in_a_timeline_and_in_a_stream_the_answer_is_the_same(recognizer, transformer, front):
+    model = {"logmel": changed(recognizer, max_frames=60, speeds=(1.0, 0.9)), "transformer": transformer}[front]
+    random = np.random.default_rng(0)
+    lengths = (48_000, 16_000, 400, 70_000, 16_000, 33_333, 150_000, 450)
+    sounds = [(0.1 * random.standard_normal(length)).astype(np.float32) for length in lengths]
+    single = torch.cat([model.logits_of([sound]) for sound in sounds])
+    together = model.logits_of(sounds)
+    assert single.std() > 0.05
+    assert single.dtype == together.dtype == torch.float32
+    assert torch.allclose(together, single, atol=1e-4, rtol=0)
+    assert torch.allclose(model.probabilities_of(sounds), single.softmax(1), atol=1e-5)
+
+    long = Recording(sounds[6], 16_000)
+    timeline = model.timeline(long, 2.0, 0.7)
+    stream = model.stream(2.0, 0.7)
+    windows = [window for start in range(0, 150_000, 1_111) for window in stream.feed(long.samples[start:][:1_111])]
+    windows += stream.finish()
+    assert len(windows) == len(timeline.windows) == 12
+    for window, streamed in zip(timeline.windows, windows, strict=True):
+        assert (window.start, window.end) == (streamed.start, streamed.end)
+        samples = long.samples[round(window.start * 16_000) : round(window.end * 16_000)]
+        logits = model.logits_of([samples])[0].log_softmax(0).tolist()
+        assert np.log(window.scores) == pytest.approx(logits, abs=1e-4)
+        assert np.log(streamed.scores) == pytest.approx(logits, abs=1e-4)
+    assert stream.timeline().quiet == timeline.quiet
+
+
+@pytest.mark.parametrize(("rate", "name"), [(16_000, "a.wav"), (44_100, "a.flac"), (8_000, "a.wav")])
+def test_the_timeline_of_a_file_is_that_of_a_stream_of_its_samples(recognizer, tones, tmp_path, rate, name):
+    samples = np.concatenate([load_audio(utterance.path) for utterance in tones.utterances[:8]])
+    soundfile.write(tmp_path / name, samples, rate)
+    taken, _ = soundfile.read(tmp_path / name, dtype="float32")
+    timeline = recognizer.timeline(tmp_path / name, 1.0, 0.25)
+    stream = recognizer.stream(1.0, 0.25, rate=rate)
+    windows = [window for start in range(0, len(taken), 999) for window in stream.feed(taken[start : start + 999])]
+    windows += stream.finish()
+    assert timeline.seconds == pytest.approx(len(samples) / rate, abs=1e-3) == stream.timeline().seconds
+    assert timeline.labels == recognizer.labels
+    assert len(timeline.windows) == len(windows) > 4
+    for window, streamed in zip(timeline.windows, windows, strict=True):
+        assert (window.start, window.end, window.silent) == (streamed.start, streamed.end, streamed.silent)
+        assert window.scores == pytest.approx(streamed.scores, abs=1e-4)
+    assert timeline.segments()[-1].end == timeline.seconds
+    of_samples = recognizer.timeline(Recording(taken, rate), 1.0, 0.25)
+    assert of_samples.windows == timeline.windows
+
+
+def test_a_timeline_hears_what_is_no_recording(recognizer):
+    with pytest.raises(AudioError, match=r"absent\.wav: does not exist"):
+        recognizer.timeline("absent.wav")
+    with pytest.raises(TooShort, match="300 samples"):
+        recognizer.timeline(Recording(np.zeros(300), 16_000))
+
+
+def test_silence_is_marked_in_a_timeline(recognizer, tones):
+    samples = load_audio(tones.utterances[0].path)
+    paused = np.concatenate([samples, np.zeros(48_000, dtype=np.float32), samples])
+    timeline = recognizer.timeline(Recording(paused, 16_000), 0.5, 0.25)
+    assert [segment.label == "silence" for segment in timeline.segments()].count(True) == 1
+    assert {window.silent for window in timeline.windows} == {True, False}
+    loudly = recognizer.timeline(Recording(paused, 16_000), 0.5, 0.25, silent=lambda samples: True)
+    assert [segment.label for segment in loudly.segments()] == ["silence"]
+
+
+def test_a_list_is_computed_together_in_groups_of_a_minute_and_answered_in_its_order(recognizer, tones, monkeypatch):
+    paths = [utterance.path for utterance in tones.utterances]
+    expected = [recognizer(path) for path in paths]
+    groups = []
+    encode = recognizer.encoder.encode
+    monkeypatch.setattr(recognizer.encoder, "encode", lambda given: groups.append([*map(len, given)]) or encode(given))
+    found = recognizer([*paths])
+    assert [scores[0]["label"] for scores in found] == [scores[0]["label"] for scores in expected]
+    for scores, alone in zip(found, expected, strict=True):
+        assert by_label(scores) == pytest.approx(by_label(alone), abs=1e-5)
+    assert len(groups) == 2
+    assert sum(map(len, groups)) == 96
+    assert all(len(group) * max(group) <= 60 * 16_000 for group in groups)
+
+
+def test_a_bad_recording_in_a_list_is_named(recognizer, tones, tmp_path):
+    good = tones.utterances[0].path
+    (tmp_path / "bad.wav").write_bytes(b"no sound")
+    with pytest.raises(AudioError, match=r"^.*bad\.wav: "):
+        recognizer([good, tmp_path / "bad.wav"])
+    with pytest.raises(AudioError, match=r"^recording 2: these bytes: "):
+        recognizer([good, good, b"no sound"])
+    with pytest.raises(NonFiniteAudio, match=r"^recording 1: "):
+        recognizer([good, Recording(np.full(500, np.nan), 16_000)])
+    with pytest.raises(TooShort, match=r"^recording 1: this recording has 399 samples"):
+        recognizer.probabilities_of([np.zeros(400, dtype=np.float32), np.zeros(399, dtype=np.float32)])
+    assert recognizer.probabilities_of([]).shape == (0, 4)
+
+
+def test_the_temperature_softens_and_the_threshold_says_when_not_to_believe(recognizer, tones):
+    path = tones.utterances[0].path
+    plain = recognizer.probabilities(path)
+    soft = changed(recognizer, temperature=2.5, abstain_below=0.5)
+    assert torch.allclose(soft.probabilities(path), (plain.log() / 2.5).softmax(0), atol=1e-6)
+    samples = load_audio(path)
+    assert torch.allclose(soft.logits_of([samples])[0], plain.log() / 2.5, atol=1e-5)
+    assert [score["label"] for score in soft(path)] == [score["label"] for score in recognizer(path)]
+    assert soft.sure([{"label": "sad", "score": 0.5}, {"label": "angry", "score": 0.5}])
+    assert not soft.sure([{"label": "sad", "score": 0.49}])
+    assert changed(recognizer, abstain_below=0.0).sure([{"label": "sad", "score": 0.26}])
+
+
+def test_a_probability_that_float32_cannot_hold_has_a_logit(recognizer, tones):
+    bold = changed(recognizer)
+    bold.classifier = deepcopy(recognizer.classifier)
+    with torch.no_grad():
+        bold.classifier.output.bias += torch.tensor([200.0, 0.0, 0.0, 0.0])
+    logits = bold.logits_of([load_audio(tones.utterances[0].path)])
+    assert logits.isfinite().all()
+    assert logits.diff().min() < -150
+
+
+def test_frames_that_float16_cannot_hold_are_an_error_of_the_recording(recognizer, tones):
+    path = tones.utterances[0].path
+    absurd = Recording(1e30 * load_audio(path).astype(np.float64), 16_000)
+    with pytest.raises(AudioError, match=r"^frames reach (inf|nan), and float16 ends at 65504"):
+        recognizer(absurd)
+    with pytest.raises(AudioError, match=r"^recording 1: frames reach (inf|nan)"):
+        recognizer([path, absurd, path])

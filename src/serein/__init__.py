@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from serein.frames.batches import FrameArray, FrameBatch
     from serein.frames.encoder import SpeechEncoder, load_encoder
     from serein.frames.extract import extract
+    from serein.frames.sources import Recording
     from serein.frames.store import FrameStore
     from serein.nn.attributes import LocalAttributes
     from serein.nn.classifier import EmotionClassifier
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from serein.nn.pooling import AttentiveStatisticsPooling
     from serein.nn.transformer import WAPTransformer
     from serein.recipe import Recipe
-    from serein.recognizer import EmotionRecognizer, Recording
+    from serein.recognizer import EmotionRecognizer
     from serein.train.crossval import cross_validate
 
 __version__ = version("serein")
@@ -41,6 +42,7 @@ _MODULES = {
     "SpeechEncoder": "frames.encoder",
     "load_encoder": "frames.encoder",
     "extract": "frames.extract",
+    "Recording": "frames.sources",
     "FrameStore": "frames.store",
     "LocalAttributes": "nn.attributes",
     "EmotionClassifier": "nn.classifier",
@@ -49,7 +51,6 @@ _MODULES = {
     "WAPTransformer": "nn.transformer",
     "Recipe": "recipe",
     "EmotionRecognizer": "recognizer",
-    "Recording": "recognizer",
     "cross_validate": "train.crossval",
 }
 

@@ -28,12 +28,14 @@ from serein.arguments import (
     read_recipe,
     relabel,
 )
+from serein.cli_export import exporting
 from serein.cli_judge import judge
 from serein.cli_look import look
+from serein.cli_serve import serving
+from serein.cli_share import sharing
 from serein.cli_study import study
+from serein.cli_use import SOME_FAILED, use
 from serein.errors import SereinError, UsageError
-
-SOME_FAILED = 3
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +46,7 @@ app = typer.Typer(
 )
 
 
-for commands in (judge, look, study):
+for commands in (judge, look, study, use, serving, exporting, sharing):
     app.add_typer(commands)
 
 
@@ -208,14 +210,22 @@ def crossval(
 def train(
     frames: Annotated[Path, typer.Argument(help="The frame store.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model's folder.")],
-    adapter: Annotated[Path | None, typer.Option(help="From `serein adapt`, instead of training one here.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="From `serein adapt`, or its id on the Hub, instead of training one here.")
+    ] = None,
     recipe: RecipeFile = None,
     changes: RecipeChanges = None,
     views: Views = None,
+    scores_from: Annotated[
+        Path | None, typer.Option(help="A finished run of `serein crossval`, same recipe: its scores go on the card.")
+    ] = None,
+    abstain_below: Annotated[
+        float, typer.Option(min=0.0, help="A best probability below this is marked as unsure; under 1.")
+    ] = 0.0,
     label_map: LabelMap = "",
     seed: Seed = 0,
 ) -> None:
-    """Train the model to ship, on all talkers.
+    """Train the model to ship, on all talkers, and calibrate its probabilities.
 
     Example: `serein train frames/ -o model/ --recipe recipes/laptop.toml`
     """
@@ -228,48 +238,14 @@ def train(
     with terminal.progress() as tell:
         facts = train_model(
             store, labelled, output, read_recipe(recipe, changes), adapter_folder=adapter,
-            views=open_stores(views), seed=seed, report=tell,
+            views=open_stores(views), scores_from=scores_from, abstain_below=abstain_below, seed=seed, report=tell,
         )  # fmt: skip
     terminal.note(
         f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
+        f"Temperature {facts['temperature']:.3f}: calibration error {facts['calibration_error_before']:.3f} before, "
+        f"{facts['calibration_error_after']:.3f} after\n"
         f"Next: serein predict {output} recording.wav"
     )
-
-
-@app.command()
-def predict(
-    model: Annotated[Path, typer.Argument(help="The model's folder.")],
-    recordings: Annotated[list[Path], typer.Argument(help="Audio files.")],
-    encoder: Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
-    as_json: Json = False,
-) -> None:
-    """Name the emotion of recordings; one that cannot be read is named, and the others are done.
-
-    Example: `serein predict model/ a.wav b.mp3 --json`
-    """
-    from serein import terminal
-    from serein.errors import AudioError
-    from serein.recognizer import EmotionRecognizer
-
-    recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device)
-    results: list[dict[str, object]] = []
-    failed = False
-    for recording in recordings:
-        try:
-            scores = recognizer(recording)
-        except AudioError as error:
-            failed = True
-            results.append({"path": str(recording), "error": str(error)})
-            terminal.note(f"failed: {error}")
-        else:
-            results.append({"path": str(recording), "scores": scores})
-            if not as_json:
-                print(recording, *(f"{score['label']} {score['score']:.3f}" for score in scores), sep="  ")
-    if as_json:
-        terminal.print_json(results)
-    if failed:
-        raise typer.Exit(SOME_FAILED)
 
 
 @app.command()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -19,6 +19,8 @@ from serein.recipe import Model
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+CARD_FILE = "README.md"
+ATTRIBUTES_FILE = "attributes.safetensors"
 
 
 class EncoderDescription(BaseModel):
@@ -46,6 +48,11 @@ class EncoderDescription(BaseModel):
     pool: int
     frame_rate: float
 
+    def gives_frames_of(self, other: "EncoderDescription") -> bool:
+        """Whether both give the same frames, wherever their weights were found."""
+        unlike = {"name", "revision"}
+        return self.model_dump(exclude=unlike) == other.model_dump(exclude=unlike)
+
     @classmethod
     def of_store(cls, settings: dict[str, Any]) -> "EncoderDescription":
         """The encoder behind a frame store, from its ``store.json``."""
@@ -63,6 +70,9 @@ class ModelConfig(BaseModel):
         max_frames: positions learned: the longest window, in frames.
         labels: emotions in the order of the logits; empty for an adapter.
         speeds: at which a recording is judged; the probabilities are averaged.
+        temperature: the logarithms of the averaged probabilities are divided by it and normalised again; above 0, 1
+            leaves them (:mod:`serein.evaluate.calibration`).
+        abstain_below: of a best probability lower than this the model is not sure; in [0, 1), 0 is always sure.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -74,6 +84,8 @@ class ModelConfig(BaseModel):
     max_frames: int
     labels: tuple[str, ...] = ()
     speeds: tuple[float, ...] = (1.0,)
+    temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
+    abstain_below: float = Field(0.0, ge=0, lt=1)
 
 
 def build_adapter(config: ModelConfig) -> WAPTransformer:
@@ -119,7 +131,10 @@ def load_config(folder: str | Path) -> ModelConfig:
         return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: is not a model folder (no {CONFIG_FILE}); `serein train` makes one") from error
-    except (OSError, ValueError, ValidationError) as error:
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+        raise ModelError(f"{path}: is not a serein model's configuration: {faults}") from error
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: is not a serein model's configuration: {error}") from error
 
 

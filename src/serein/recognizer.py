@@ -1,76 +1,89 @@
 """A trained model on anybody's recording."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple, overload
+from tempfile import TemporaryDirectory
+from typing import overload
 
 import numpy as np
-import soxr
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from serein.errors import AudioError, ModelError, NonFiniteAudio, TooShort
-from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, change_speed, load_audio
+from serein.errors import AudioError, ModelError
+from serein.frames.audio import SAMPLE_RATE
 from serein.frames.encoder import SpeechEncoder, load_encoder
 from serein.frames.extract import as_stored
-from serein.model import ModelConfig, load_model
+from serein.frames.sources import Recording, Source, load_source, load_sources
+from serein.frames.store import write_atomically
+from serein.frames.streaming import stream_audio
+from serein.frames.windows import group, hear, longest_of
+from serein.hub import find_model, push_model
+from serein.model import CARD_FILE, ModelConfig, load_model, save_model
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
+from serein.streaming import EmotionStream
+from serein.timeline import QUIET, Silent, Timeline
+
+BATCH_SECONDS = 60  # of audio, padding included, that encoder and classifier compute at once
+BLOCK_SECONDS = 60  # of a recording that a timeline decodes at once
 
 Scores = list[dict[str, str | float]]
 """``[{"label": "angry", "score": 0.81}, ...]``, best first: what transformers' audio-classification pipeline gives."""
 
 
-class Recording(NamedTuple):
-    """Samples that are already in memory.
-
-    Attributes:
-        samples: floating point, mono, or (samples, channels).
-        rate: samples a second.
-    """
-
-    samples: np.ndarray
-    rate: int
-
-
-Source = str | Path | bytes | Recording
-
-
 class EmotionRecognizer:
     """Encoder, adapter, pooling and classifier behind one call.
 
-    A recording is heard at each of the model's speeds, and where it is longer than the model's positions it is cut into
-    windows of equal length; probabilities and embeddings are averaged over the windows of a speed, then over speeds.
+    A recording is heard at each of the model's speeds, and where it is longer than :attr:`longest_window` it is cut
+    into windows of equal length, each of which goes through encoder and network on its own. Probabilities and
+    embeddings are averaged over the windows of a speed, then over speeds. Padding is masked: in float32 a recording's
+    logits are the same, to 1e-4, in whatever company it is judged.
 
     Args:
         classifier: the network.
         config: its description.
         encoder: the frozen encoder that it was trained on.
+        card: the model card, as Markdown.
     """
 
-    def __init__(self, classifier: EmotionClassifier | Committee, config: ModelConfig, encoder: SpeechEncoder) -> None:
+    def __init__(
+        self, classifier: EmotionClassifier | Committee, config: ModelConfig, encoder: SpeechEncoder, card: str = ""
+    ) -> None:
         self.classifier = classifier.eval()
         self.config = config
         self.encoder = encoder
+        self.card = card
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | Path, *, encoder: str | None = None, device: str = "cpu"
+        cls,
+        folder: str | Path,
+        *,
+        revision: str | None = None,
+        token: str | None = None,
+        encoder: str | None = None,
+        device: str = "cpu",
     ) -> "EmotionRecognizer":
         """Load a model folder that ``serein train`` wrote, and the encoder that it names.
 
         Args:
-            folder: the model.
+            folder: the model, or its id on the Hub.
+            revision: branch, tag or commit on the Hub.
+            token: for private and gated repositories; by default that of ``HF_TOKEN`` or ``hf auth login``.
             encoder: where the encoder is on this machine, if not where it was in training; its weights must be the
                 same.
             device: for encoder and classifier.
 
         Raises:
-            ModelError: the folder or the encoder is missing, damaged, or the encoder's weights are others.
+            ModelError: the model or the encoder is missing, damaged, or the encoder's weights are others.
         """
-        module, config = load_model(folder)
+        found = find_model(folder, revision=revision, token=token)
+        module, config = load_model(found)
         if isinstance(module, WAPTransformer):
             raise ModelError(
                 f"{folder}: is an adapter without a classifier; `serein train --adapter {folder}` adds one"
@@ -83,76 +96,173 @@ class EmotionRecognizer:
             device=device,
             dtype=wanted.settings.get("dtype", "float32"),
             whisper_padding=wanted.settings.get("whisper_padding", True),
+            token=token,
         )
         if front.fingerprint != wanted.fingerprint:
             raise ModelError(f"{front.name}: its weights are not those of the encoder that {folder} was trained on")
-        return cls(module.to(device), config, front)
+        card = found / CARD_FILE
+        text = card.read_text(encoding="utf-8") if card.exists() else ""
+        return cls(module.to(device), config, front, text)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model folder that :meth:`from_pretrained` reads: configuration, weights and card."""
+        save_model(folder, self.classifier, self.config)
+        if self.card:
+            write_atomically(Path(folder) / CARD_FILE, self.card.encode())
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Share the model on the Hugging Face Hub; returns its address there. See :func:`serein.hub.push_model`."""
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            return push_model(folder, repo_id, private=private, token=token, revision=revision)
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The emotions that it tells apart."""
         return self.config.labels
 
+    @cached_property
+    def longest_window(self) -> int:
+        """Most samples (16 kHz) whose frames the network has positions for."""
+        return longest_of(self.encoder.num_frames, self.config.max_frames * self.config.encoder.pool)
+
     @overload
     def __call__(self, source: Source, *, top_k: int | None = None) -> Scores: ...
     @overload
     def __call__(self, source: list[Source], *, top_k: int | None = None) -> list[Scores]: ...
     def __call__(self, source: Source | list[Source], *, top_k: int | None = None) -> Scores | list[Scores]:
-        """Scores of one recording, or of each of several.
+        """Scores of one recording, or of each of several, which are computed together.
 
         Args:
-            source: a path, the bytes of an audio file, a :class:`Recording`, or a list of these.
+            source: a path, the bytes of an audio file, a :class:`serein.frames.sources.Recording`, or a list of these.
             top_k: how many labels; None gives all.
 
         Raises:
             AudioError: a recording cannot be used; says which and why.
         """
-        if isinstance(source, list):
-            return [self(single, top_k=top_k) for single in source]
-        probabilities = self.probabilities(source)
+        if not isinstance(source, list):
+            return self._ranked(self.probabilities(source), top_k)
+        return [self._ranked(row, top_k) for row in self.probabilities_of(load_sources(source))]
+
+    def sure(self, scores: Scores) -> bool:
+        """Whether the best score reaches the model's ``abstain_below``; below it the model should not be believed."""
+        return float(scores[0]["score"]) >= self.config.abstain_below
+
+    def probabilities(self, source: Source) -> Float[Tensor, " classes"]:
+        """Probability of each of :attr:`labels`."""
+        return self.probabilities_of([load_source(source)])[0]
+
+    def embed(self, source: Source) -> Float[Tensor, " pooled"]:
+        """The utterance embedding: attentive statistics of the adapted frames."""
+        return self._mean(self.classifier.embed, [load_source(source)])[0].float()
+
+    def probabilities_of(self, recordings: list[Float32[np.ndarray, " _"]]) -> Float[Tensor, "recordings classes"]:
+        """Calibrated probabilities of recordings that are decoded already: mono, 16 kHz, of any length.
+
+        Raises:
+            AudioError: a recording has less than one frame, or is far too loud for the encoder; says of several which.
+        """
+        return self.logits_of(recordings).softmax(1)
+
+    def logits_of(self, recordings: list[Float32[np.ndarray, " _"]]) -> Float[Tensor, "recordings classes"]:
+        """Logarithms of the averaged probabilities, over the model's temperature; see :meth:`probabilities_of`."""
+        if not recordings:
+            return torch.empty(0, len(self.labels))
+        # In float64 no probability of a float32 logit vanishes, so that its logarithm stays finite.
+        mean = self._mean(lambda *window: self.classifier(*window).cpu().double().softmax(1), recordings)
+        return (mean.log() / self.config.temperature).float()
+
+    def timeline(self, source: Source, window: float = 4.0, hop: float = 1.0, *, silent: Silent = QUIET) -> Timeline:
+        """Emotions along a recording of any length: a file is decoded as it is judged, and memory stays flat.
+
+        Args:
+            source: a path, the bytes of an audio file, or a :class:`serein.frames.sources.Recording`.
+            window: seconds that are judged at once.
+            hop: seconds from one window's start to the next one's; at most ``window``.
+            silent: tells samples (mono float32, 16 kHz) in which nobody speaks: by default those that stay below -50 dB
+                (:func:`serein.timeline.quieter_than`); a voice activity detector may be given.
+
+        Raises:
+            AudioError: the recording cannot be used.
+            UsageError: window and hop do not fit each other.
+        """
+        stream = self.stream(window, hop, silent=silent)
+        if isinstance(source, Recording):
+            stream.feed(load_source(source))
+        else:
+            for block in stream_audio(source, block=BLOCK_SECONDS * SAMPLE_RATE):
+                stream.feed(block)
+        stream.finish()
+        return stream.timeline()
+
+    def stream(
+        self,
+        window: float = 4.0,
+        hop: float = 1.0,
+        *,
+        rate: int = SAMPLE_RATE,
+        silent: Silent = QUIET,
+    ) -> EmotionStream:
+        """Emotions along sound that is still coming in: the windows and scores of :meth:`timeline`.
+
+        Args:
+            window: seconds that are judged at once.
+            hop: seconds from one window's start to the next one's; at most ``window``.
+            rate: of the samples that will be fed, in Hz.
+            silent: see :meth:`timeline`.
+
+        Raises:
+            AudioError: nobody records at this rate.
+            UsageError: window and hop do not fit each other.
+        """
+        return EmotionStream(
+            lambda pieces: self.probabilities_of(pieces).tolist(), self.labels, window, hop, rate=rate, silent=silent
+        )
+
+    def _ranked(self, probabilities: Float[Tensor, " classes"], top_k: int | None) -> Scores:
         order = probabilities.argsort(descending=True)[:top_k].tolist()
         return [{"label": self.labels[index], "score": float(probabilities[index])} for index in order]
 
-    @torch.inference_mode()
-    def probabilities(self, source: Source) -> Float[Tensor, " classes"]:
-        """Probability of each of :attr:`labels`."""
-        return self._mean(lambda *window: self.classifier(*window).softmax(1), source)
+    def _mean(
+        self, function: Callable[[Tensor, Tensor], Tensor], recordings: list[Float32[np.ndarray, " _"]]
+    ) -> Float64[Tensor, "recordings values"]:
+        """What the function gives for each window, averaged over the windows of a speed, then over speeds."""
+        heard = []
+        for number, samples in enumerate(recordings):
+            with _named(number, len(recordings)):
+                heard.append(hear(samples, self.config.speeds, self.longest_window))
+        windows = [window for speeds in heard for windows in speeds for window in windows]
+        owners = [number for number, speeds in enumerate(heard) for windows in speeds for _ in windows]
+        computed = self._computed(function, windows, owners)
+        values = iter(computed.split([len(windows) for speeds in heard for windows in speeds]))
+        return torch.stack([torch.stack([next(values).mean(0) for _ in speeds]).mean(0) for speeds in heard])
 
     @torch.inference_mode()
-    def embed(self, source: Source) -> Float[Tensor, " pooled"]:
-        """The utterance embedding: attentive statistics of the adapted frames."""
-        return self._mean(self.classifier.embed, source)
-
-    def _mean(self, function: Callable[[Tensor, Tensor], Tensor], source: Source) -> Tensor:
-        speeds = [torch.cat([function(*window) for window in windows]).mean(0) for windows in self._windows(source)]
-        return torch.stack(speeds).mean(0).cpu()
-
-    def _windows(self, source: Source) -> Iterator[list[tuple[Tensor, Tensor]]]:
-        """Frames and padding mask of each window, a list a speed."""
-        samples = _samples(source)
+    def _computed(
+        self, function: Callable[[Tensor, Tensor], Tensor], windows: list[Float32[np.ndarray, " _"]], owners: list[int]
+    ) -> Float64[Tensor, "windows values"]:
+        """What the function gives for each window's frames and padding mask, many windows at a time."""
         device = next(self.classifier.parameters()).device
-        for speed in self.config.speeds:
-            heard = change_speed(samples, speed)
-            if len(heard) < MINIMUM_SAMPLES:  # faster, a very short recording has no frame; at its own speed it has
-                continue
-            (frames,) = self.encoder.encode([heard])
-            frames = as_stored(frames, self.config.encoder.pool).float()
-            windows = frames.to(device).tensor_split(-(-len(frames) // self.config.max_frames))
-            yield [(w.unsqueeze(0), torch.zeros(1, len(w), dtype=torch.bool, device=device)) for w in windows]
+        rows: dict[int, Tensor] = {}
+        for indices in group([len(window) for window in windows], BATCH_SECONDS * SAMPLE_RATE):
+            frames = []
+            for index, encoded in zip(indices, self.encoder.encode([windows[i] for i in indices]), strict=True):
+                with _named(owners[index], owners[-1] + 1):
+                    frames.append(as_stored(encoded, self.config.encoder.pool).float())
+            lengths = torch.tensor([len(window) for window in frames])
+            padded = pad_sequence(frames, batch_first=True)
+            padding_mask = torch.arange(padded.shape[1]) >= lengths[:, None]
+            computed = function(padded.to(device), padding_mask.to(device)).cpu().double()
+            rows.update(zip(indices, computed, strict=True))
+        return torch.stack([rows[index] for index in range(len(windows))])
 
 
-def _samples(source: Source) -> np.ndarray:
-    if not isinstance(source, Recording):
-        return load_audio(source)
-    if not np.issubdtype(source.samples.dtype, np.floating):
-        raise AudioError("this recording's samples are integers; divide them by full scale (16 bits: 32768.0) first")
-    samples = source.samples.astype(np.float32)
-    if samples.ndim == 2:
-        samples = samples.mean(1)
-    if source.rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, source.rate, SAMPLE_RATE, quality="HQ")
-    if len(samples) < MINIMUM_SAMPLES:
-        raise TooShort(f"this recording has {len(samples)} samples at 16 kHz; {MINIMUM_SAMPLES} make one frame")
-    if not np.isfinite(samples).all():
-        raise NonFiniteAudio("this recording has samples that are not finite numbers")
-    return samples
+@contextmanager
+def _named(number: int, recordings: int) -> Iterator[None]:
+    """Where there are several recordings, an error within says of which one, counted from 0."""
+    try:
+        yield
+    except AudioError as error:
+        raise type(error)(f"recording {number}: {error}" if recordings > 1 else str(error)) from error

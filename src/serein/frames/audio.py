@@ -2,13 +2,15 @@
 
 import hashlib
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import soxr
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32
 
 from serein.errors import AudioError, CorruptAudio, NonFiniteAudio, TooShort, UnsupportedAudio
 from serein.frames.containers import check_container
@@ -79,19 +81,36 @@ def decode(source: str | Path | bytes, *, max_seconds: float | None = None) -> D
         NonFiniteAudio: samples that are NaN or infinite.
         AudioError: the file cannot be read, or lasts more than ``max_seconds``.
     """
-    name = "these bytes" if isinstance(source, bytes) else str(source)
-    try:
-        with _open(source, name) as file:
-            return _decode(file, name, max_seconds)
-    except soundfile.LibsndfileError as error:
-        if error.code in UNSUPPORTED_CODES:
-            raise UnsupportedAudio(
-                f"{name}: libsndfile cannot decode what is in it ({error.error_string}); "
-                "convert it with `ffmpeg -i INPUT OUTPUT.wav`"
-            ) from error
-        raise CorruptAudio(f"{name}: is damaged ({error.error_string}); copy it again or leave it out") from error
-    except OSError as error:
-        raise AudioError(f"{name}: cannot be read ({error.strerror or error})") from error
+    with open_audio(source, max_seconds=max_seconds) as recording:
+        samples = np.concatenate([*recording.resampled()])
+        verdict = recording.judge()
+        if verdict.weights is not None:
+            samples = np.concatenate([*recording.resampled(verdict.weights)])
+        return Decoded(samples, verdict.warnings, recording.rate, recording.channels)
+
+
+def mono(samples: np.ndarray) -> Float32[np.ndarray, " samples"]:
+    """Samples in memory, (samples,) or (samples, channels), as mono float32.
+
+    Raises:
+        AudioError: integers, whose full scale is unknown, or not of these shapes.
+        NonFiniteAudio: samples that are NaN, infinite, or beyond float32.
+
+    Example:
+        >>> mono(np.array([[0.5, 0.0], [1.0, -1.0]]))
+        array([0.25, 0.  ], dtype=float32)
+    """
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise AudioError("this recording's samples are integers; divide them by full scale (16 bits: 32768.0) first")
+    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not samples.shape[1]):
+        raise AudioError(
+            f"this recording's samples have the shape {samples.shape}; give (samples,) or (samples, channels)"
+        )
+    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is infinite, and refused
+        mixed = (samples if samples.ndim == 1 else samples.mean(1)).astype(np.float32, copy=False)
+    if not np.isfinite(mixed).all():
+        raise NonFiniteAudio("this recording has samples that are not finite numbers")
+    return mixed
 
 
 def change_speed(samples: Float32[np.ndarray, " samples"], speed: float) -> Float32[np.ndarray, " changed"]:
@@ -144,14 +163,130 @@ class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]  # soundfile ha
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sound:
-    samples: Float32[np.ndarray, " samples"]  # mixed and resampled
-    rate: int  # of the file, in Hz
-    frames: int  # decoded, at that rate
-    promised: int  # frames by libsndfile's reading of the header
-    peak: float  # over all channels
-    powers: Float64[np.ndarray, " channels"]  # summed squares
-    average_power: float  # of the average of the channels
+class Verdict:
+    """What one whole pass over a recording found.
+
+    Attributes:
+        weights: of the channels, to decode with once more; None where their average is sound.
+        warnings: what was wrong with the file and could be mended.
+    """
+
+    weights: Float32[np.ndarray, " channels"] | None
+    warnings: tuple[str, ...]
+
+
+class OpenAudio:
+    """A recording in a sound container, which can be decoded again and again; see :func:`open_audio`.
+
+    Attributes:
+        rate: the file's sample rate in Hz.
+        channels: how many channels the file has.
+    """
+
+    def __init__(self, file: io.BufferedIOBase, name: str, max_seconds: float | None) -> None:
+        self._name, self._max_seconds = name, max_seconds
+        self._container = check_container(file, name)
+        with self._decoder() as decoder:
+            self.rate, self.channels = int(decoder.samplerate), int(decoder.channels)
+            promised = decoder.frames if self._container.frames is None else self._container.frames
+        self._promised = int(promised)
+        if self.channels > MOST_CHANNELS or not LOWEST_RATE <= self.rate <= HIGHEST_RATE:
+            raise CorruptAudio(
+                f"{name}: its header claims {self.channels} channels at {self.rate} Hz; credible are "
+                f"at most {MOST_CHANNELS}, at {LOWEST_RATE} to {HIGHEST_RATE} Hz"
+            )
+
+    def mixed(self, weights: Float32[np.ndarray, " channels"] | None = None) -> Iterator[Float32[np.ndarray, " _"]]:
+        """Blocks of the recording at its own rate, the channels mixed with these weights (None: averaged)."""
+        average = np.full(self.channels, 1 / self.channels, dtype=np.float32)
+        self._frames, self._peak, self._powers, self._average_power = 0, 0.0, np.zeros(self.channels), 0.0
+        with self._decoder() as decoder:
+            while len(block := decoder.read(BLOCK, dtype="float32", always_2d=True)):
+                self._frames += len(block)
+                if self._max_seconds is not None and self._frames > self._max_seconds * self.rate:
+                    raise AudioError(
+                        f"{self._name}: lasts more than {self._max_seconds:g} s, the most allowed here; cut it"
+                    )
+                if not np.isfinite(block).all():
+                    raise NonFiniteAudio(
+                        f"{self._name}: holds samples that are NaN or infinite; export it again from its source"
+                    )
+                averaged = (block * average).sum(axis=1)
+                self._peak = max(self._peak, float(np.abs(block).max()))
+                self._powers += np.square(block, dtype=np.float64).sum(axis=0)
+                self._average_power += float(np.square(averaged, dtype=np.float64).sum())
+                yield averaged if weights is None else (block * weights).sum(axis=1)
+
+    def resampled(self, weights: Float32[np.ndarray, " channels"] | None = None) -> Iterator[Float32[np.ndarray, " _"]]:
+        """The same at 16 kHz; some pieces are empty."""
+        resampler = soxr.ResampleStream(self.rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        for block in self.mixed(weights):
+            yield resampler.resample_chunk(block)
+        yield resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True)
+
+    def judge(self) -> Verdict:
+        """Hold what the last pass decoded, which must have been a whole one, against what the file promised.
+
+        Raises:
+            CorruptAudio: much of the promised length did not come.
+            TooShort: less than 25 ms.
+        """
+        if self._promised < LENGTH_UNKNOWN and self._frames < COMPLETE * self._promised:
+            raise CorruptAudio(
+                f"{self._name}: only {self._frames} of {self._promised} samples could be decoded; "
+                "copy it again, or convert it with `ffmpeg -i INPUT OUTPUT.wav`"
+            )
+        if round(self._frames * SAMPLE_RATE / self.rate) < MINIMUM_SAMPLES:
+            milliseconds = 1000 * self._frames / self.rate
+            raise TooShort(
+                f"{self._name}: lasts {milliseconds:.3g} ms; one frame of the encoders needs 25 ms; leave it out"
+            )
+        mended = []
+        weights = np.full(self.channels, 1 / self.channels, dtype=np.float32)
+        if self._average_power < CANCELLED * self._powers.sum() / self.channels**2:
+            loudest = int(self._powers.argmax())
+            weights = np.eye(self.channels, dtype=np.float32)[loudest]
+            mended.append(f"the channels cancel each other; only channel {loudest + 1} was taken")
+        if self._peak > LARGEST_PEAK:
+            weights = weights / np.float32(self._peak)
+            mended.append(f"the peak is {self._peak:.3g} where full scale is 1; scaled to 1")
+        again = weights if mended else None
+        if self._peak < QUIETEST_PEAK:
+            mended.append("silence: no sample reaches one step of 16-bit audio")
+        return Verdict(again, (*self._container.warnings, *mended))
+
+    def _decoder(self) -> "_ForwardReader":
+        self._container.stream.seek(0)
+        return _ForwardReader(self._container.stream)
+
+
+@contextmanager
+def open_audio(source: str | Path | bytes, *, max_seconds: float | None = None) -> Iterator[OpenAudio]:
+    """Open a recording to decode it block by block; within, what libsndfile and the system refuse is an AudioError.
+
+    A first whole pass is needed to :meth:`OpenAudio.judge` it; :func:`decode` and
+    :func:`serein.frames.streaming.stream_audio` are the ways to its samples.
+
+    Args:
+        source: a path, or the bytes of a file.
+        max_seconds: refuse a longer recording.
+
+    Raises:
+        AudioError: as :func:`decode` raises.
+    """
+    name = "these bytes" if isinstance(source, bytes) else str(source)
+    try:
+        with _open(source, name) as file:
+            yield OpenAudio(file, name, max_seconds)
+    except soundfile.LibsndfileError as error:
+        if error.code in UNSUPPORTED_CODES:
+            raise UnsupportedAudio(
+                f"{name}: libsndfile cannot decode what is in it ({error.error_string}); "
+                "convert it with `ffmpeg -i INPUT OUTPUT.wav`"
+            ) from error
+        raise CorruptAudio(f"{name}: is damaged ({error.error_string}); copy it again or leave it out") from error
+    except OSError as error:
+        raise AudioError(f"{name}: cannot be read ({error.strerror or error})") from error
 
 
 def _open(source: str | Path | bytes, name: str) -> _Stream:
@@ -162,70 +297,3 @@ def _open(source: str | Path | bytes, name: str) -> _Stream:
         fault = "is not a file" if path.exists() else "does not exist"
         raise AudioError(f"{name}: {fault}; give the path of one recording")
     return _Stream(io.FileIO(path))
-
-
-def _decode(file: io.BufferedIOBase, name: str, max_seconds: float | None) -> Decoded:
-    container = check_container(file, name)
-    sound = _read(container.stream, name, max_seconds)
-    promised = sound.promised if container.frames is None else container.frames
-    if promised < LENGTH_UNKNOWN and sound.frames < COMPLETE * promised:
-        raise CorruptAudio(
-            f"{name}: only {sound.frames} of {promised} samples could be decoded; "
-            "copy it again, or convert it with `ffmpeg -i INPUT OUTPUT.wav`"
-        )
-    if len(sound.samples) < MINIMUM_SAMPLES:
-        milliseconds = 1000 * sound.frames / sound.rate
-        raise TooShort(f"{name}: lasts {milliseconds:.3g} ms; one frame of the encoders needs 25 ms; leave it out")
-
-    mended = []
-    channels = len(sound.powers)
-    weights = _average(channels)
-    if sound.average_power < CANCELLED * sound.powers.sum() / channels**2:
-        loudest = int(sound.powers.argmax())
-        weights = np.eye(channels, dtype=np.float32)[loudest]
-        mended.append(f"the channels cancel each other; only channel {loudest + 1} was taken")
-    if sound.peak > LARGEST_PEAK:
-        weights = weights / np.float32(sound.peak)
-        mended.append(f"the peak is {sound.peak:.3g} where full scale is 1; scaled to 1")
-    samples = _read(container.stream, name, max_seconds, weights).samples if mended else sound.samples
-    if sound.peak < QUIETEST_PEAK:
-        mended.append("silence: no sample reaches one step of 16-bit audio")
-    return Decoded(samples, (*container.warnings, *mended), sound.rate, channels)
-
-
-def _read(
-    stream: io.BufferedIOBase,
-    name: str,
-    max_seconds: float | None,
-    weights: Float32[np.ndarray, " channels"] | None = None,
-) -> _Sound:
-    """Decode, mix with the given weights (None: average) and resample, block by block."""
-    stream.seek(0)
-    with _ForwardReader(stream) as file:
-        rate, channels = file.samplerate, file.channels
-        if channels > MOST_CHANNELS or not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise CorruptAudio(
-                f"{name}: its header claims {channels} channels at {rate} Hz; credible are "
-                f"at most {MOST_CHANNELS}, at {LOWEST_RATE} to {HIGHEST_RATE} Hz"
-            )
-        average = _average(channels)
-        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        frames, peak, powers, average_power = 0, 0.0, np.zeros(channels), 0.0
-        pieces = []
-        while len(block := file.read(BLOCK, dtype="float32", always_2d=True)):
-            frames += len(block)
-            if max_seconds is not None and frames > max_seconds * rate:
-                raise AudioError(f"{name}: lasts more than {max_seconds:g} s, the most allowed here; cut it")
-            if not np.isfinite(block).all():
-                raise NonFiniteAudio(f"{name}: holds samples that are NaN or infinite; export it again from its source")
-            mixed = (block * average).sum(axis=1)
-            peak = max(peak, float(np.abs(block).max()))
-            powers += np.square(block, dtype=np.float64).sum(axis=0)
-            average_power += float(np.square(mixed, dtype=np.float64).sum())
-            pieces.append(resampler.resample_chunk(mixed if weights is None else (block * weights).sum(axis=1)))
-        pieces.append(resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True))
-        return _Sound(np.concatenate(pieces), rate, frames, file.frames, peak, powers, average_power)
-
-
-def _average(channels: int) -> Float32[np.ndarray, " channels"]:
-    return np.full(channels, 1 / channels, dtype=np.float32)

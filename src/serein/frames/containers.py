@@ -129,28 +129,27 @@ def _compressed_kind(payload: bytes) -> str:
         if payload.startswith(magic):
             return kind
     # Samples can look like one frame header, but not like three at the distances that these declare.
-    return "MP3" if _count_mp3(payload, 0, most=3)[0] == 3 else ""
+    return "MP3" if _count_mp3(io.BytesIO(payload), 0, most=3)[0] == 3 else ""
 
 
 def _check_ogg(stream: io.BufferedIOBase, name: str) -> Container:
     """Ogg: a row of pages with lengths, numbers and checksums; the last one is marked as the last."""
     stream.seek(0)
-    data = stream.read()
     position, last = 0, False
     following: dict[bytes, int] = {}  # number of the next page, by the serial number of the logical stream
-    while data.startswith(b"OggS", position):
-        body = position + 27 + int.from_bytes(data[position + 26 : position + 27])
-        end = body + sum(data[position + 27 : body])
-        if end > len(data):
+    while (head := stream.read(27)).startswith(b"OggS"):
+        sizes = stream.read(head[26]) if len(head) == 27 else b""
+        body = stream.read(sum(sizes))
+        if len(head) < 27 or len(sizes) < head[26] or len(body) < sum(sizes):
             raise CorruptAudio(f"{name}: is cut within an Ogg page; copy it again")
-        serial = data[position + 14 : position + 18]
-        number, checksum = struct.unpack_from("<II", data, position + 18)
-        page = data[position : position + 22] + bytes(4) + data[position + 26 : end]
+        serial = head[14:18]
+        number, checksum = struct.unpack_from("<II", head, 18)
+        page = head[:22] + bytes(4) + head[26:] + sizes + body
         if _ogg_checksum(page) != checksum or following.get(serial, number) != number:
             raise CorruptAudio(f"{name}: the Ogg page at byte {position} is damaged or misplaced; copy the file again")
         following[serial] = number + 1
-        last = bool(data[position + 5] & 4)
-        position = end
+        last = bool(head[5] & 4)
+        position += len(page)
     if len(following) > 1:
         raise UnsupportedAudio(
             f"{name}: holds {len(following)} Ogg streams, of which libsndfile decodes only one; "
@@ -158,7 +157,7 @@ def _check_ogg(stream: io.BufferedIOBase, name: str) -> Container:
         )
     if last:
         return Container(stream)
-    if position < len(data):
+    if head:
         raise CorruptAudio(f"{name}: is damaged: no Ogg page at byte {position}; copy it again")
     return Container(stream, ("the Ogg stream has no end mark; it may be cut",))
 
@@ -172,24 +171,31 @@ def _ogg_checksum(page: bytes) -> int:
 def _check_mp3(stream: io.BufferedIOBase) -> Container:
     """MP3: a row of frames and no total length, unless the first frame is a Xing, Info or VBRI header."""
     stream.seek(0)
-    data = stream.read()
+    tag = stream.read(10)
     start = 0
-    if data.startswith(b"ID3") and len(data) >= 10:
-        start = 10 + sum(byte << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0), strict=True))
-    if XING.search(data, start, start + 200):
+    if tag.startswith(b"ID3") and len(tag) == 10:
+        start = 10 + sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+    stream.seek(start)
+    first = stream.read(200)
+    if XING.search(first):
         return Container(stream)
     # Else libsndfile guesses the length from the first frames' bit rate, and reads no further than that.
-    frame = _mp3_frame(data[start : start + 4])
-    if frame and data.startswith(b"VBRI", start + 36) and len(data) >= start + 54:
-        (promised,) = struct.unpack_from(">I", data, start + 50)
+    frame = _mp3_frame(first[:4])
+    if frame and first.startswith(b"VBRI", 36) and len(first) >= 54:
+        (promised,) = struct.unpack_from(">I", first, 50)
         return Container(stream, frames=promised * frame[1])
-    return Container(stream, frames=_count_mp3(data, start)[1])
+    return Container(stream, frames=_count_mp3(stream, start)[1])
 
 
-def _count_mp3(data: bytes, start: int, *, most: int | None = None) -> tuple[int, int]:
+def _count_mp3(stream: io.BufferedIOBase, start: int, *, most: int | None = None) -> tuple[int, int]:
     """Whole frames that follow each other from byte ``start``, and the samples a channel in them."""
+    end = stream.seek(0, io.SEEK_END)
     count = samples = 0
-    while count != most and (frame := _mp3_frame(data[start : start + 4])) and start + frame[0] <= len(data):
+    while count != most:
+        stream.seek(start)
+        frame = _mp3_frame(stream.read(4))
+        if not frame or start + frame[0] > end:
+            break
         start += frame[0]
         count += 1
         samples += frame[1]

@@ -22,7 +22,7 @@ from serein.frames.audio import SAMPLE_RATE, load_audio
 from serein.frames.batches import FrameArray, plan_batches
 from serein.frames.loudness import frame_energy_and_voicing
 from serein.frames.store import FrameStore, write_atomically
-from serein.model import WEIGHTS_FILE, EncoderDescription, load_model
+from serein.model import ATTRIBUTES_FILE, WEIGHTS_FILE, EncoderDescription, load_model
 from serein.nn.attributes import assign
 from serein.nn.losses import normalize_target
 from serein.nn.transformer import WAPTransformer
@@ -30,7 +30,6 @@ from serein.progress import Report, quiet
 from serein.recipe import Adapt
 from serein.train.machine import pick_device
 
-ATTRIBUTES_FILE = "attributes.safetensors"
 CLIP_SECONDS = 0.5
 
 

@@ -4,22 +4,31 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
 from serein.errors import CorpusError, ModelError, UsageError
+from serein.evaluate.calibration import Calibration, calibrate
+from serein.evaluate.runs import Run, load_run
 from serein.frames.store import FrameStore, write_atomically
-from serein.model import ModelConfig, build_adapter, load_model, save_model
+from serein.hub import find_model
+from serein.model import CARD_FILE, EncoderDescription, ModelConfig, build_adapter, load_model, save_model
+from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt
+from serein.train.card import Made, adapter_card, model_card
 from serein.train.checkpoint import Checkpoint, digest
 from serein.train.crossval import check_views, label_indices, model_config
+from serein.train.finetune import finetune, in_batches
 from serein.train.inspect import save_attributes
 from serein.train.material import gather
-from serein.train.systems import adapter
-from serein.train.task import Task
+from serein.train.systems import adapter, fresh_classifier, start_of
+from serein.train.task import Task, mean_over_views
 
 ORIGINS = {
     "none": "The adapter was not trained without labels.",
@@ -47,6 +56,7 @@ def adapt_store(
     adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
     save_model(folder, adapted.adapter, config)
     save_attributes(folder, adapted.attributes.prototypes, recipe.adapt)
+    write_atomically(folder / CARD_FILE, adapter_card(store.corpus(), config, recipe).encode())
     checkpoint.remove()
     return config
 
@@ -59,13 +69,18 @@ def train_model(
     *,
     adapter_folder: str | Path | None = None,
     views: Sequence[FrameStore] = (),
+    scores_from: str | Path | None = None,
+    abstain_below: float = 0.0,
     seed: int = 0,
     report: Report = quiet,
 ) -> dict[str, int | float]:
-    """Train the classifier to ship and save its model folder.
+    """Train the classifier to ship, calibrate it, and save its model folder with its card.
 
     The number of epochs is chosen on a fifth of the talkers, whom that training does not see; then the classifier is
     trained on all talkers. No test talkers are left to score it: ``serein crossval`` says what to expect of it.
+
+    Its temperature is fitted on the same fifth, with as many networks as are shipped, trained for as many epochs on the
+    other talkers only. That costs about as much again as the last training.
 
     Args:
         store: the frames.
@@ -73,27 +88,26 @@ def train_model(
         folder: the model.
         recipe: the settings.
         views: the same corpus extracted at other speeds, for training, and with ``model.test_views`` for judging too.
-        adapter_folder: an adapter from ``serein adapt``, used instead of training one here.
+        adapter_folder: an adapter from ``serein adapt``, here or on the Hub, used instead of training one here.
+        scores_from: a finished run of ``serein crossval`` of the same corpus, frames and recipe, for the card.
+        abstain_below: the best probability below which the model is not sure, in [0, 1).
         seed: of the run.
         report: told of every step.
 
     Returns:
-        what was chosen, and the validation scores at that epoch.
+        what was chosen, the validation scores at that epoch, and the calibration; see
+        :class:`serein.evaluate.calibration.Calibration` for what is nan where one talker validates.
 
     Raises:
-        CorpusError: fewer than three talkers, or than two emotions.
-        ModelError: the adapter does not fit the frames.
+        CorpusError: fewer than three talkers, or than two emotions; or the run cannot be read.
+        ModelError: the adapter is out of reach, or does not fit the frames.
         StoreError: a view is not of the same corpus at another speed.
         UsageError: the recipe asks for talker statistics, for an adapter from elsewhere that is not given, or for
-            ``model.test_views`` without views.
+            ``model.test_views`` without views; the run is another system's or settings'; a threshold out of range.
     """
     folder = Path(folder)
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
-    if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
-        raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
-    _refuse_talker_statistics(recipe)
-    if recipe.adapt.data == "elsewhere" and adapter_folder is None:
-        raise UsageError('adapt.data = "elsewhere": run `serein adapt` on the other corpus, and give --adapter')
+    _check(corpus, recipe, adapter_folder, scores_from, abstain_below)
     check_views(recipe, views)
     material = gather(store, [utterance.id for utterance in corpus], views=views)
     array = material.array
@@ -102,6 +116,7 @@ def train_model(
     if adapter_folder is not None:
         pretrained, config = _pretrained(adapter_folder, config)
         recipe = recipe.model_copy(update={"model": config.model})
+    run = None if scores_from is None else _run_of(Path(scores_from), corpus, config, recipe, material.said["views"])
     if recipe.model.test_views:
         config = config.model_copy(update={"speeds": (1.0, *(view.settings["speed"] for view in views))})
     held_out = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus, seed=seed).folds[0].test
@@ -111,8 +126,10 @@ def train_model(
         Fold("ship", train, held_out, ()), config, recipe, seed, folder, views=material.views, pretrained=pretrained,
     )  # fmt: skip
     outcome = adapter(task, report)
-    save_model(folder, outcome.model, config)
     chosen = outcome.choice["epochs"]
+    calibration = _calibration(task, corpus, chosen, abstain_below, report)
+    config = config.model_copy(update={"temperature": calibration.temperature, "abstain_below": abstain_below})
+    save_model(folder, outcome.model, config)
     scores = next(
         row
         for row in outcome.history
@@ -124,10 +141,87 @@ def train_model(
         "validation_wa": scores["validation_wa"],
         "talkers": len(corpus.talkers),
         "utterances": len(corpus),
+        "temperature": calibration.temperature,
+        "calibration_error_before": calibration.error_before,
+        "calibration_error_after": calibration.error_after,
+        "nll_before": calibration.nll_before,
+        "nll_after": calibration.nll_after,
+        "coverage": calibration.coverage,
     }
-    write_atomically(folder / "README.md", _card(corpus, config, recipe, facts, pretrained is not None).encode())
+    origin = ORIGINS[recipe.adapt.data]
+    if pretrained is not None and recipe.adapt.data != "elsewhere":
+        origin = "The adapter was trained before, and may have heard those talkers without their labels."
+    made = Made(corpus, config, recipe, origin, facts, calibration, run)
+    write_atomically(folder / CARD_FILE, model_card(made).encode())
     task.remove_checkpoints()
     return facts
+
+
+def _check(
+    corpus: Corpus, recipe: Recipe, given: str | Path | None, scores_from: str | Path | None, abstain_below: float
+) -> None:
+    if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
+        raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
+    if not 0 <= abstain_below < 1:
+        raise UsageError(f"abstain below {abstain_below:g}: give a probability from 0 to below 1")
+    _refuse_talker_statistics(recipe)
+    elsewhere = recipe.adapt.data == "elsewhere"
+    if elsewhere and given is None:
+        raise UsageError('adapt.data = "elsewhere": run `serein adapt` on the other corpus, and give --adapter')
+    if scores_from is not None and given is not None and not elsewhere:
+        raise UsageError(f"{scores_from}: trained its own adapters, not the one that is given; leave one of them out")
+
+
+def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, report: Report) -> Calibration:
+    """Of a model like the one to ship, on the validation talkers, from whom it has not learned.
+
+    The first of its networks is the one that chose, at the epoch that was chosen.
+    """
+    start = start_of(task, {}, report)  # an adapter that was trained without labels is in its checkpoint
+    networks: list[nn.Module] = []
+    for seed in task.member_seeds():
+        network = fresh_classifier(task.config, task.recipe, start.adapter(seed), seed)
+        finetune(
+            network, task.array, task.labels, task.with_views(task.labelled()), task.recipe,
+            classes=task.config.labels, talkers=task.trained_talkers(), stop_after=epochs, seed=seed,
+            checkpoint=task.checkpoint(f"calibrate-{seed}"), report=report,
+        )  # fmt: skip
+        networks.append(network)
+    model = networks[0] if len(networks) == 1 else Committee(networks)
+    validation = task.parts().validation
+    probabilities = in_batches(model, task.array, task.judged(validation), task.recipe.speed).softmax(1)
+    finite = mean_over_views(probabilities, len(validation)).clamp(min=torch.finfo(probabilities.dtype).tiny)
+    by_id = corpus.by_id()
+    return calibrate(
+        finite.double().log().numpy(),
+        task.labels[validation].numpy(),
+        [by_id[id_].talker for id_ in task.fold.validation],
+        threshold=threshold,
+    )
+
+
+def _run_of(folder: Path, corpus: Corpus, config: ModelConfig, recipe: Recipe, views: list[str]) -> Run:
+    """A finished run, if it is what this training is, on other talkers."""
+    run = load_run(folder)
+    said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    truths = {utterance.id: (utterance.talker, utterance.emotion) for utterance in corpus}
+    others = recipe.adapt.data == "elsewhere"
+    same = {
+        "system": run.system == "adapter",
+        "corpus": run.corpus == corpus.name and run.truths().items() <= truths.items(),
+        "labels": sorted(run.protocol.labels) == sorted(config.labels),
+        "encoder": EncoderDescription(**run.encoder).gives_frames_of(config.encoder),
+        "recipe": _settings(Recipe.from_toml(run.recipe, source=str(folder / "recipe.toml"))) == _settings(recipe),
+        "views": said.get("views", []) == views,
+        "unlabelled corpora": others or not said.get("unlabelled"),
+    }
+    if differing := [name for name, equal in same.items() if not equal]:
+        raise UsageError(f"{folder}: is a run with another {' and another '.join(differing)}: no scores for this model")
+    return run
+
+
+def _settings(recipe: Recipe) -> dict[str, object]:
+    return recipe.model_dump(exclude={"speed"})
 
 
 def _refuse_talker_statistics(recipe: Recipe) -> None:
@@ -139,8 +233,8 @@ def _refuse_talker_statistics(recipe: Recipe) -> None:
 
 def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer, ModelConfig]:
     """The adapter of a folder, and the wanted model on top of it: what shapes its weights comes from the adapter."""
-    module, config = load_model(folder)
-    if not isinstance(module, WAPTransformer) or config.encoder != wanted.encoder:
+    module, config = load_model(find_model(folder))
+    if not isinstance(module, WAPTransformer) or not config.encoder.gives_frames_of(wanted.encoder):
         raise ModelError(
             f"{folder}: is not an adapter for these frames "
             f"(it wants {config.encoder.name}, layers {list(config.encoder.layers)})"
@@ -156,31 +250,3 @@ def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer
     adapter = build_adapter(config)  # with the dropout of the recipe, not of the adapter's training
     adapter.load_state_dict(module.state_dict())
     return adapter, config
-
-
-def _card(corpus: Corpus, config: ModelConfig, recipe: Recipe, facts: dict[str, int | float], given: bool) -> str:
-    front = {"library_name": "serein", "pipeline_tag": "audio-classification", "base_model": config.encoder.name}
-    header = "\n".join(f"{key}: {json.dumps(value)}" for key, value in front.items())
-    origin = ORIGINS[recipe.adapt.data]
-    if given and recipe.adapt.data != "elsewhere":
-        origin = "The adapter was trained before, and may have heard those talkers without their labels."
-    return f"""\
----
-{header}
----
-
-# Speech emotion recognition: {", ".join(config.labels)}
-
-Trained by serein on corpus {corpus.name} ({facts["utterances"]} utterances, {facts["talkers"]} talkers), on frames of
-`{config.encoder.name}`, layers {list(config.encoder.layers)}, which stay as they are.
-
-A fifth of the talkers chose the number of epochs ({facts["epochs"]}); on them UA was {facts["validation_ua"]:.3f} and
-WA {facts["validation_wa"]:.3f}. That is a validation score, not a test score: `serein crossval` gives an honest one.
-{origin}
-
-Labels are emotions as listeners perceive them, not as talkers feel them. Not for decisions about people.
-
-```toml
-{recipe.to_toml().strip()}
-```
-"""

@@ -77,7 +77,7 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
 def adapter(task: Task, report: Report = quiet) -> Outcome:
     """The paper's system: an adapter, trained without labels or fresh, then fine-tuned with labels."""
     seconds: dict[str, float] = {}
-    start = _start(task, seconds, report)
+    start = start_of(task, seconds, report)
     outcome = _choose_and_refit(
         task, lambda seed: fresh_classifier(task.config, task.recipe, start.adapter(seed), seed), plain, report
     )
@@ -182,7 +182,7 @@ def _parameters(model: nn.Module) -> dict[str, int]:
     return {part: count for part, count in counts.items() if count}
 
 
-def _start(task: Task, seconds: dict[str, float], report: Report) -> Start:
+def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     """What fine-tuning starts from; members that start fresh each start from their own draws."""
     train, validation, test = task.parts()
     data = task.recipe.adapt.data

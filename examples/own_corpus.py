@@ -1,0 +1,49 @@
+"""From a CSV of one's own to a model that serves: check, extract, judge, train, predict.
+
+Usage:  python examples/own_corpus.py mine.csv --encoder facebook/hubert-base-ls960 --layers 4,5,6 -o mine/
+        serein serve mine/model
+
+The table has a row an utterance with the columns id, path, talker and emotion: see docs/corpora.md.
+"""
+
+import argparse
+from pathlib import Path
+
+from serein import Corpus, EmotionRecognizer, Recipe, cross_validate, extract, load_encoder, make_protocol
+from serein.evaluate.report import write_report
+from serein.frames.scan import scan_audio
+from serein.train.ship import train_model
+
+
+def own_corpus(table: Path, output: Path, encoder: str, layers: list[int], pool: int, recipe: Recipe) -> Path:
+    """Leave OUTPUT/frames, OUTPUT/run with its report, and OUTPUT/model; return the model's folder."""
+    scan = scan_audio(Corpus.from_csv(table))
+    for file in scan.broken:
+        print(f"left out: {file.id}: {file.reason}")
+    store = extract(scan.corpus, load_encoder(encoder, layers=layers), output / "frames", pool=pool)
+    corpus = store.corpus()
+
+    protocol = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus)
+    run = cross_validate(store, corpus, protocol, output / "run", recipe)
+    print(f"What to expect of new talkers: {write_report(run).html}")
+
+    facts = train_model(store, corpus, output / "model", recipe)
+    print(f"The model: {output / 'model'}, {facts['epochs']} epochs")
+    first = corpus.utterances[0]
+    print(first.path, EmotionRecognizer.from_pretrained(output / "model")(first.path))
+    return output / "model"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("table", type=Path)
+    parser.add_argument("--encoder", required=True, help="Hub id or folder of a transformers encoder, or logmel")
+    parser.add_argument("--layers", default="-1", help="layer numbers with commas between them")
+    parser.add_argument("--pool", type=int, default=4, help="frames averaged into one")
+    parser.add_argument("--recipe", type=Path, default=Path(__file__).parents[1] / "recipes" / "laptop.toml")
+    parser.add_argument("-o", "--output", type=Path, default=Path("mine"))
+    options = parser.parse_args()
+    own_corpus(
+        options.table, options.output, options.encoder, [int(layer) for layer in options.layers.split(",")],
+        options.pool, Recipe.read(options.recipe, []),
+    )  # fmt: skip

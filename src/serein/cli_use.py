@@ -1,0 +1,142 @@
+"""Commands that use a model on recordings; like those of `serein.cli`, they parse, call one function and print."""
+
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from serein.arguments import Json
+from serein.errors import AudioError, UsageError
+
+if TYPE_CHECKING:
+    from serein.onnx_recognizer import OnnxRecognizer
+    from serein.recognizer import EmotionRecognizer, Scores
+
+SOME_FAILED = 3
+TOGETHER = 16  # recordings that are in memory at once
+
+EncoderPlace = Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
+
+use = typer.Typer()
+
+
+class Format(StrEnum):
+    """How a timeline is written."""
+
+    csv = "csv"
+    json = "json"
+    audacity = "audacity"
+    rttm = "rttm"
+
+
+@use.command()
+def predict(
+    model: Annotated[str, typer.Argument(help="The model's folder, its id on the Hub, or an .onnx file.")],
+    recordings: Annotated[list[Path], typer.Argument(help="Audio files.")],
+    encoder: EncoderPlace = None,
+    device: Device = "cpu",
+    revision: Revision = None,
+    as_json: Json = False,
+) -> None:
+    """Name the emotion of recordings; one that cannot be read is named, and the others are done.
+
+    Where the model was given a threshold and no score reaches it, the line says "unsure" ("sure": false in JSON).
+
+    Example: `serein predict model/ a.wav b.mp3 --json`
+    """
+    from serein import terminal
+
+    recognizer = _load(model, encoder, device, revision)
+    results: list[dict[str, object]] = []
+    failed = False
+    for recording, found in _each(recognizer, recordings):
+        if isinstance(found, AudioError):
+            failed = True
+            results.append({"path": str(recording), "error": str(found)})
+            terminal.note(f"failed: {found}")
+            continue
+        sure = recognizer.sure(found)
+        results.append({"path": str(recording), "sure": sure, "scores": found})
+        if not as_json:
+            words = [f"{score['label']} {score['score']:.3f}" for score in found]
+            print(recording, *([] if sure else ["unsure"]), *words, sep="  ")
+    if as_json:
+        terminal.print_json(results)
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+@use.command()
+def timeline(
+    model: Annotated[str, typer.Argument(help="The model's folder, or its id on the Hub.")],
+    recording: Annotated[Path, typer.Argument(help="An audio file of any length.")],
+    window: Annotated[float, typer.Option(help="Seconds that are judged at once.")] = 4.0,
+    hop: Annotated[float, typer.Option(help="Seconds from one window's start to the next one's.")] = 1.0,
+    layout: Annotated[
+        Format, typer.Option("--format", help="csv: windows; audacity, rttm: segments; json: both.")
+    ] = Format.csv,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, if not stdout.")] = None,
+    encoder: EncoderPlace = None,
+    device: Device = "cpu",
+    revision: Revision = None,
+) -> None:
+    """Follow the emotion along a recording, in overlapping windows; hours of audio need no more memory than minutes.
+
+    Example: `serein timeline model/ call.flac --window 4 --hop 1 --format audacity -o call.txt`
+    """
+    from serein.frames.store import write_atomically
+    from serein.recognizer import EmotionRecognizer
+
+    recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device, revision=revision)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    found = recognizer.timeline(recording, window, hop)
+    match layout:
+        case Format.csv:
+            text = found.to_csv()
+        case Format.json:
+            text = found.to_json()
+        case Format.audacity:
+            text = found.to_audacity()
+        case Format.rttm:
+            text = found.to_rttm(recording.stem)
+    if output is None:
+        print(text, end="")
+    else:
+        write_atomically(output, text.encode())
+
+
+def _load(model: str, encoder: str | None, device: str, revision: str | None) -> "EmotionRecognizer | OnnxRecognizer":
+    if not model.endswith(".onnx"):
+        from serein.recognizer import EmotionRecognizer
+
+        return EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device, revision=revision)
+    if encoder or revision or device != "cpu":
+        raise UsageError(f"{model}: is used as it is, on the CPU; leave out --encoder, --device and --revision")
+    from serein.onnx_recognizer import OnnxRecognizer
+
+    return OnnxRecognizer(Path(model))
+
+
+def _each(
+    recognizer: "EmotionRecognizer | OnnxRecognizer", recordings: list[Path]
+) -> "Iterator[tuple[Path, Scores | AudioError]]":
+    """Scores of each recording, or why it has none; several are computed together."""
+    for first in range(0, len(recordings), TOGETHER):
+        some = recordings[first : first + TOGETHER]
+        try:
+            answers: Sequence[Scores | AudioError] = recognizer([*some])
+        except AudioError:  # of one of them; the others have to be done
+            answers = [_attempt(recognizer, recording) for recording in some]
+        yield from zip(some, answers, strict=True)
+
+
+def _attempt(recognizer: "EmotionRecognizer | OnnxRecognizer", recording: Path) -> "Scores | AudioError":
+    try:
+        return recognizer(recording)
+    except AudioError as error:
+        return error

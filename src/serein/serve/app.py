@@ -1,0 +1,197 @@
+"""The routes: what may be asked over HTTP, and what is answered."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path, PurePath
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Query, Request, WebSocket
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+
+from serein.recognizer import EmotionRecognizer
+from serein.serve.door import Door
+from serein.serve.limits import Limits
+from serein.serve.live import converse
+from serein.serve.refusals import Refusal, declared
+from serein.serve.replies import Health, ModelReply, Prediction, PredictQuery, TimelineQuery, TimelineReply
+from serein.serve.service import Service
+
+PAGE = Path(__file__).parent / "static"
+FILE = {"type": "string", "format": "binary"}
+RECORDING = {
+    "requestBody": {
+        "required": True,
+        "description": "The bytes of a WAV, AIFF, CAF, FLAC, Ogg (Vorbis, Opus) or MP3 file.",
+        "content": {
+            "application/octet-stream": {"schema": FILE},
+            "audio/*": {"schema": FILE},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": FILE},
+                    "required": ["file"],
+                    "additionalProperties": False,
+                }
+            },
+        },
+    }
+}
+"""OpenAPI's description of a body, which no parameter declares: it is read by the byte."""
+TEXTS = {"csv": "text/csv", "audacity": "text/plain", "rttm": "text/plain"}
+DESCRIPTION = """
+What emotion speech sounds like. Emotion labels are perceived, not felt: they must not decide about people.
+
+`/v1/stream` is a WebSocket. Send the settings as text, `{"rate": 48000, "window": 4.0, "hop": 1.0, "format": "f32"}`
+(or `s16`); the server answers `{"type": "ready", ...}`. Then send mono samples, little-endian, as binary messages;
+each complete window comes back as `{"type": "window", "start", "end", "silent", "scores"}`. Send `{"type": "finish"}`
+for the last windows and `{"type": "timeline", ...}` as from `/v1/timeline`. Before it hangs up on you, the server says
+why: `{"type": "error", "code", "message"}`.
+"""
+REFUSED = declared(400, 408, 413, 415, 422, 429, 500, 503)
+
+
+def make_app(recognizer: EmotionRecognizer, limits: Limits, name: str = "serein") -> FastAPI:
+    """The web application; its :class:`Service` is at ``app.state.service``.
+
+    Args:
+        recognizer: the model that answers.
+        limits: how much it takes from anybody.
+        name: the model's, in answers.
+    """
+    service = Service(recognizer, limits)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with service.running():
+            yield
+
+    app = FastAPI(
+        title="serein",
+        version=version("serein"),
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+        docs_url=None,  # these pages would load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.service = service
+    _add_speech(app, service, name)
+    _add_facts(app, service, name)
+    _add_page(app)
+    _add_errors(app)
+    routes = frozenset({"/", "/v1/predict", "/v1/timeline", "/v1/model", "/healthz", "/readyz", "/metrics"})
+    app.add_middleware(Door, metrics=service.metrics, routes=routes)
+    return app
+
+
+def _add_speech(app: FastAPI, service: Service, name: str) -> None:
+    recognizer = service.recognizer
+
+    @app.post("/v1/predict", responses=REFUSED, openapi_extra=RECORDING)
+    async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Prediction:
+        """Scores of one recording."""
+        async with service.recording(request) as heard:
+            probabilities = await service.probabilities(heard.samples)
+        pairs = zip(recognizer.labels, probabilities.tolist(), strict=True)
+        scores: list[dict[str, Any]] = [{"label": label, "score": score} for label, score in pairs]
+        scores.sort(key=lambda score: score["score"], reverse=True)
+        return Prediction(
+            scores=scores[: query.top_k],
+            label=scores[0]["label"] if recognizer.sure(scores) else None,
+            seconds=heard.seconds,
+            warnings=heard.warnings,
+            model={"name": name, "labels": recognizer.labels},
+        )
+
+    texts: dict[int | str, dict[str, Any]] = {
+        200: {"content": {kind: {"schema": {"type": "string"}} for kind in sorted(set(TEXTS.values()))}}
+    }
+
+    @app.post("/v1/timeline", response_model=TimelineReply, responses=texts | REFUSED, openapi_extra=RECORDING)
+    async def timeline(request: Request, query: Annotated[TimelineQuery, Query()]) -> Any:
+        """Scores of overlapping windows along one recording, and the segments that they add up to."""
+        async with service.recording(request) as heard:
+            found = await service.timeline(heard.samples, query.window, query.hop)
+        match query.format:
+            case "json":
+                return found.as_dict()
+            case "csv":
+                text = found.to_csv()
+            case "audacity":
+                text = found.to_audacity()
+            case "rttm":
+                text = found.to_rttm("recording")
+        return PlainTextResponse(text, media_type=TEXTS[query.format])
+
+    @app.websocket("/v1/stream")
+    async def stream(websocket: WebSocket) -> None:
+        await converse(websocket, service)
+
+
+def _add_facts(app: FastAPI, service: Service, name: str) -> None:
+    config = service.recognizer.config
+
+    @app.get("/v1/model")
+    async def model() -> ModelReply:
+        """The model that answers here, and how much it takes."""
+        encoder = PurePath(config.encoder.name)
+        return ModelReply(
+            name=name,
+            labels=list(config.labels),
+            encoder=encoder.name if encoder.is_absolute() else str(encoder),  # where it lies here is nobody's business
+            temperature=config.temperature,
+            abstain_below=config.abstain_below,
+            limits=asdict(service.limits),
+        )
+
+    @app.get("/healthz")
+    async def healthz() -> Health:
+        """The server is there."""
+        return Health()
+
+    @app.get("/readyz", responses=declared(503))
+    async def readyz() -> Health:
+        """The server takes new work."""
+        if service.requests.draining:
+            raise Refusal("draining")
+        return Health()
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Counters in Prometheus's text format."""
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html")
+
+    app.mount("/static", StaticFiles(directory=PAGE))
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refusal)
+    async def refuse(_: Request, refusal: Refusal) -> JSONResponse:
+        return refusal.reply()
+
+    @app.exception_handler(RequestValidationError)
+    async def bad_query(_: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [f"{fault['loc'][-1]}: {fault['msg'].removeprefix('Value error, ')}" for fault in error.errors()[:3]]
+        return Refusal("bad_query", "; ".join(faults)).reply()
+
+    @app.exception_handler(HTTPException)
+    async def no_route(_: Request, error: HTTPException) -> JSONResponse:
+        reply = Refusal("wrong_method" if error.status_code == 405 else "not_found").reply()
+        reply.headers.update(error.headers or {})
+        return reply
+
+    @app.exception_handler(Exception)
+    async def fail(_: Request, __: Exception) -> JSONResponse:
+        return Refusal("failed").reply()

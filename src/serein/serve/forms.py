@@ -1,0 +1,91 @@
+"""Multipart bodies: one part, a file, named ``file``; whatever else comes is refused when it begins."""
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from serein.serve.refusals import Refusal
+
+
+class OneFile:
+    """Takes a body in chunks and keeps the file, in memory; its name is never looked at.
+
+    python-multipart bounds the number and size of a part's headers.
+
+    Args:
+        content_type: the request's header.
+
+    Raises:
+        Refusal: the header names no boundary.
+    """
+
+    def __init__(self, content_type: str) -> None:
+        boundary = parse_options_header(content_type)[1].get(b"boundary")
+        if not boundary:
+            raise Refusal("bad_multipart")
+        self._headers: dict[bytes, bytes] = {}
+        self._name = self._value = b""
+        self._parts = 0
+        self._complete = False
+        self._body = bytearray()
+        try:
+            self._parser = MultipartParser(
+                boundary,
+                {
+                    "on_part_begin": self._begin,
+                    "on_header_field": self._extend_name,
+                    "on_header_value": self._extend_value,
+                    "on_header_end": self._end_header,
+                    "on_headers_finished": self._check_headers,
+                    "on_part_data": self._extend_body,
+                    "on_end": self._end,
+                },
+            )
+        except FormParserError as error:
+            raise Refusal("bad_multipart") from error
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes of the body.
+
+        Raises:
+            Refusal: they are no multipart, or more or other than one file.
+        """
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise Refusal("bad_multipart") from error
+
+    def body(self) -> bytearray:
+        """The file's bytes.
+
+        Raises:
+            Refusal: the body ended before its last boundary, or held no part.
+        """
+        if not (self._parts and self._complete):
+            raise Refusal("bad_multipart")
+        return self._body
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > 1:
+            raise Refusal("bad_multipart")
+
+    def _extend_name(self, data: bytes, start: int, end: int) -> None:
+        self._name += data[start:end]
+
+    def _extend_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def _end_header(self) -> None:
+        self._headers[self._name.lower()] = self._value
+        self._name = self._value = b""
+
+    def _check_headers(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition"))
+        if options.get(b"name") != b"file" or b"filename" not in options:
+            raise Refusal("bad_multipart")
+
+    def _extend_body(self, data: bytes, start: int, end: int) -> None:
+        self._body += data[start:end]
+
+    def _end(self) -> None:
+        self._complete = True

@@ -1,0 +1,74 @@
+"""uvicorn, with patience for those who wait and none for those who make others wait."""
+
+import asyncio
+import logging
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from serein.serve.service import Service
+
+HEADER_SECONDS = 10.0  # from the connection to the end of the first request's header
+STOP_SECONDS = 30  # for connections that do not end by themselves
+
+
+class _Connection(H11Protocol):
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self.loop.call_later(HEADER_SECONDS, self._close_unless_asked)
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's closes at once
+        """Answer who has sent all of a request and then closed its half of the connection."""
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def _close_unless_asked(self) -> None:
+        upgraded = self.transport.get_protocol() is not self
+        if self.cycle is None and not upgraded:
+            self.transport.close()
+
+
+class Server(uvicorn.Server):
+    """Drains: after SIGTERM or Ctrl-C it still listens, says that it is stopping, and stops when its work is done.
+
+    A second signal stops it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Start to drain, or stop."""
+        if self._service.draining:
+            super().handle_exit(sig, frame)
+        else:
+            self._service.drain()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to stop; asked ten times a second."""
+        idle = self._service.draining and not self._service.requests.taken
+        return await super().on_tick(counter) or idle
+
+
+def make_server(app: FastAPI, host: str, port: int) -> Server:
+    """A server for an application of :func:`serein.serve.app.make_app`; ``run()`` blocks until it is stopped."""
+    service: Service = app.state.service
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would quote from bodies
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=_Connection,
+        ws="websockets-sansio",
+        ws_max_size=service.limits.message_bytes,
+        ws_per_message_deflate=False,  # samples hardly shrink, and nobody sends us bombs
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    return Server(config, service)

@@ -1,0 +1,42 @@
+/** The microphone, as blocks of mono float32 samples. */
+
+/**
+ * @returns {Promise<{rate: number, listen: (onSamples: (samples: Float32Array) => void) => void,
+ *                    close: () => Promise<void>}>}
+ *   rate: samples a second; nothing is lost between opening and listening
+ * @throws {Error} with a message for the user, when there is no microphone or it may not be used
+ */
+export async function openMicrophone() {
+  const media = await askForMicrophone();
+  const context = new AudioContext();
+  const close = async () => {
+    media.getTracks().forEach((track) => track.stop());
+    await context.close();
+  };
+  try {
+    await context.audioWorklet.addModule(new URL("pcm.js", import.meta.url));
+    const tap = new AudioWorkletNode(context, "pcm", { channelCount: 1, channelCountMode: "explicit" });
+    context.createMediaStreamSource(media).connect(tap);
+    tap.connect(context.destination); // its output is silence, but a node that leads nowhere is not run
+    const listen = (onSamples) => (tap.port.onmessage = ({ data }) => onSamples(data)); // until then the port queues
+    return { rate: context.sampleRate, listen, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function askForMicrophone() {
+  if (!navigator.mediaDevices) {
+    throw new Error("Browsers give the microphone only to pages over https or on localhost.");
+  }
+  try {
+    // what is meant for phone calls changes how a voice sounds, and the model has not heard it so
+    const unprocessed = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
+    return await navigator.mediaDevices.getUserMedia({ audio: unprocessed });
+  } catch (error) {
+    if (error.name === "NotAllowedError") throw new Error("The browser does not let this page use the microphone.");
+    if (error.name === "NotFoundError") throw new Error("No microphone was found.");
+    throw new Error(`The microphone cannot be used: ${error.message}`);
+  }
+}

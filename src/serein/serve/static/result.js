@@ -1,0 +1,130 @@
+/** Shows a recording: its answer, its picture, its place, its tables. */
+
+import { draw } from "./drawing.js";
+import { makePlayer } from "./player.js";
+import { colourOf, listScores } from "./scores.js";
+import { FORMATS, save } from "./tables.js";
+import { SILENCE, cellsOf, clock, mergeCells, percent } from "./timeline.js";
+
+/**
+ * @typedef {import("./timeline.js").Timeline} Timeline
+ * @typedef {{name: string, live: boolean, sound: Blob | null, made: boolean,
+ *            envelope: import("./envelope.js").Envelope | null, answer: import("./client.js").Answer | null,
+ *            timeline: Timeline}} Recording
+ *   made: the sound was recorded here, so that the user has it nowhere else
+ */
+
+const SHORTEST_LIVE_VIEW = 15; // seconds that the width stands for; doubled whenever the recording outgrows it
+
+const parts = Object.fromEntries([...document.querySelectorAll("#result [id]")].map((part) => [part.id, part]));
+const result = document.getElementById("result");
+
+/** @type {Recording | null} */
+let shown = null;
+let cells = [];
+let segments = [];
+let showScores; // in the bars on top
+let showLegend; // under the picture
+
+const player = makePlayer(parts, (time) => {
+  if (!cells.length) return "no scores yet";
+  const cell = cells[Math.min(cells.length - 1, Math.floor(time / shown.timeline.hop + 1e-6))];
+  showLegend(cell.scores);
+  return cell.scores ? inWords(cell.scores, shown.timeline.labels) : SILENCE;
+});
+
+/** Show another recording. @param {Recording} recording */
+export function open(recording) {
+  shown = recording;
+  showScores = listScores(parts.scores, recording.timeline.labels);
+  showLegend = listScores(parts.legend, recording.timeline.labels);
+  result.hidden = false;
+  player.load(recording.sound);
+  parts["save-sound"].hidden = !recording.made;
+  for (const button of parts.downloads.querySelectorAll("button")) button.disabled = recording.live;
+  refresh();
+}
+
+/** Show what has changed in the recording that is open. @returns {string} what it sounds like, in a word */
+export function refresh() {
+  const { timeline, live, envelope, name } = shown;
+  const heard = live ? (timeline.windows.at(-1)?.end ?? 0) : timeline.seconds;
+  cells = cellsOf({ ...timeline, seconds: heard });
+  segments = live ? mergeCells(cells, timeline.labels) : timeline.segments;
+  const width = live ? liveView(timeline.seconds) : timeline.seconds;
+  draw({ seconds: width, labels: timeline.labels, cells, segments, envelope });
+  const place = live ? timeline.seconds : undefined;
+  player.span({ seconds: timeline.seconds, width, step: timeline.hop, place });
+  parts.source.textContent = live ? `${name} · live` : `${name} · ${clock(timeline.seconds)}`;
+  if (live) return showLast(timeline);
+  parts.rows.replaceChildren(...segments.map(rowOf));
+  return showWhole(shown);
+}
+
+function liveView(seconds) {
+  let view = SHORTEST_LIVE_VIEW;
+  while (view < seconds) view *= 2;
+  return view;
+}
+
+function showLast({ windows, labels }) {
+  const last = windows.at(-1);
+  const scores = last && !last.silent ? labels.map((label) => last.scores[label]) : null;
+  parts.scores.setAttribute("aria-label", "Scores of the last window");
+  showScores(scores);
+  parts.notes.textContent = last ? `the last ${(last.end - last.start).toFixed(1)} s` : "";
+  return scores ? showBest(scores, labels) : showAnswer(last ? SILENCE : "listening …", labels);
+}
+
+function showWhole({ answer, timeline: { labels } }) {
+  parts.scores.setAttribute("aria-label", "Scores of the whole recording");
+  if (answer) {
+    const scores = labels.map((label) => answer.scores.find((score) => score.label === label)?.score ?? 0);
+    showScores(scores);
+    const doubt = answer.label ? [] : ["no score is high enough to name one emotion"];
+    parts.notes.textContent = ["the whole recording", ...doubt, ...answer.warnings].join(" · ");
+    return answer.label ? showBest(scores, labels) : showAnswer("not sure", labels);
+  }
+  const heard = cells.filter((cell) => cell.scores);
+  const means = labels.map((_, i) => heard.reduce((sum, cell) => sum + cell.scores[i], 0) / heard.length);
+  showScores(heard.length ? means : null);
+  parts.notes.textContent = "mean of the timeline; the recording as a whole has no answer";
+  return heard.length ? showBest(means, labels) : showAnswer(SILENCE, labels);
+}
+
+function showBest(scores, labels) {
+  const best = scores.indexOf(Math.max(...scores));
+  return showAnswer(labels[best], labels, scores[best]);
+}
+
+function showAnswer(label, labels, score) {
+  const index = labels.indexOf(label);
+  const number = document.createElement("small");
+  number.textContent = score === undefined ? "" : percent(score);
+  parts.answer.className = index < 0 ? "" : colourOf(index);
+  parts.answer.replaceChildren(label, " ", number);
+  return label;
+}
+
+function rowOf({ start, end, label, score }) {
+  const row = document.createElement("tr");
+  for (const text of [clock(start), clock(end), label, label === SILENCE ? "" : percent(score)]) {
+    row.insertCell().textContent = text;
+  }
+  return row;
+}
+
+/** The best three: a screen reader says this at each step. */
+function inWords(scores, labels) {
+  const order = labels.map((_, i) => i).sort((a, b) => scores[b] - scores[a]);
+  return order.slice(0, 3).map((i) => `${labels[i]} ${percent(scores[i])}`).join(", ");
+}
+
+parts.downloads.addEventListener("click", ({ target }) => {
+  const stem = shown?.name.replace(/\.[^.]*$/, "");
+  const format = FORMATS[target.dataset?.format];
+  if (format) save(new Blob([format.write(shown.timeline, stem)], { type: format.type }), stem + format.suffix);
+  else if (target === parts["save-sound"]) save(shown.sound, `${stem}.wav`);
+});
+
+new ResizeObserver(() => shown && !result.hidden && refresh()).observe(parts.track);

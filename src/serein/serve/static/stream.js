@@ -1,0 +1,47 @@
+/** Live scores: samples go up the WebSocket, windows come down. */
+
+import { ServerError } from "./client.js";
+
+/**
+ * @param {{rate: number, window: number, hop: number}} settings samples a second, seconds, seconds
+ * @param {(window: import("./timeline.js").Window) => void} onWindow
+ * @param {(error: Error) => void} onFailure called at most once, if the stream ends before it is finished
+ * @returns {Promise<{labels: string[],
+ *                    send: (samples: Float32Array) => void,
+ *                    finish: () => Promise<import("./timeline.js").Timeline>}>} when the server is ready
+ */
+export async function openStream(settings, onWindow, onFailure) {
+  const address = new URL("v1/stream", document.baseURI);
+  address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
+  const socket = new WebSocket(address);
+  const [ready, isReady] = promised();
+  const [whole, deliver, refuse] = promised();
+  whole.catch(onFailure);
+
+  socket.addEventListener("open", () => socket.send(JSON.stringify({ ...settings, format: "f32" })));
+  socket.addEventListener("close", () => refuse(new ServerError("The server ended the live connection.")));
+  socket.addEventListener("message", ({ data }) => {
+    const message = JSON.parse(data);
+    if (message.type === "window") onWindow(message);
+    else if (message.type === "ready") isReady(message);
+    else if (message.type === "timeline") deliver(message);
+    else if (message.type === "error") refuse(new ServerError(message.message));
+  });
+
+  const { labels } = await Promise.race([ready, whole]);
+  const send = (data) => socket.readyState === WebSocket.OPEN && socket.send(data);
+  return {
+    labels,
+    send,
+    finish: () => {
+      send(JSON.stringify({ type: "finish" }));
+      return whole;
+    },
+  };
+}
+
+function promised() {
+  let settle;
+  const promise = new Promise((...both) => (settle = both));
+  return [promise, ...settle];
+}

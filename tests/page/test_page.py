@@ -1,0 +1,322 @@
+import csv
+import json
+import math
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from serein.recognizer import EmotionRecognizer
+from serein.timeline import Timeline, Window
+
+
+def until(page, true: Callable[[], bool]) -> None:
+    """Playwright's own waiting evaluates text, which the page's policy forbids."""
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline, "it never came"
+        page.wait_for_timeout(30)
+
+
+def until_done(page) -> None:
+    until(page, lambda: page.inner_text("#status-text").startswith("Done") or page.inner_text("#error"))
+    assert page.inner_text("#error") == ""
+
+
+def upload(page, path: Path) -> None:
+    page.set_input_files("#file", path)
+    until_done(page)
+
+
+def columns(page) -> list[int]:
+    """How many rectangles the band has of each emotion."""
+    return page.eval_on_selector_all("#band path", "paths => paths.map(p => p.getAttribute('d').split('M').length - 1)")
+
+
+def download(page, button: str) -> Path:
+    with page.expect_download() as started:
+        page.get_by_role("button", name=button, exact=True).click()
+    assert re.fullmatch(r"(two voices|recording [\d -]{19})\.(csv|json|txt|rttm|wav)", started.value.suggested_filename)
+    return started.value.path()
+
+
+def seconds_at(page) -> float:
+    return float(page.get_attribute("#track", "aria-valuenow"))
+
+
+def test_an_uploaded_recording_is_drawn_as_the_recognizer_hears_it(page, recognizer: EmotionRecognizer, recording):
+    upload(page, recording)
+    timeline = recognizer.timeline(recording)
+    segments = timeline.segments()
+    assert f"{len(timeline.windows)} windows" in page.inner_text("#status-text")
+    spoken = sum(segment.end - segment.start for segment in segments if segment.label != "silence")
+    assert columns(page) == [round(spoken / timeline.hop + 0.499)] * 4  # the last cell is shorter
+    assert page.locator("#segments div").count() == len(segments)
+    assert page.locator("#segments .silence").count() == sum(segment.label == "silence" for segment in segments) > 0
+    rows = page.eval_on_selector_all("#rows tr", "rows => rows.map(row => row.cells[2].textContent)")
+    assert rows == [segment.label for segment in segments]
+    assert len(page.get_attribute("#loudness", "d")) > 2000
+    best = recognizer(recording)[0]
+    assert page.inner_text("#answer").split() == [best["label"], str(round(100 * best["score"])), "%"]
+
+
+def test_other_windows_are_asked_for_and_drawn(page, recognizer, recording):
+    upload(page, recording)
+    page.select_option("#window", "1")
+    assert page.eval_on_selector_all("#hop option:disabled", "options => options.map(o => o.value)") == ["2"]
+    page.select_option("#hop", "0.25")
+    count = len(recognizer.timeline(recording, 1.0, 0.25).windows)
+    until(page, lambda: f"; {count} windows" in page.inner_text("#status-text"))
+
+
+def test_scores_follow_the_pointer_and_a_click_seeks(page, recognizer, recording):
+    upload(page, recording)
+    box = page.locator("#track").bounding_box()
+    timeline = recognizer.timeline(recording)
+    label = timeline.segments()[-1].label
+    page.mouse.move(box["x"] + box["width"] - 20, box["y"] + 30)
+    assert label in page.get_attribute("#ghost", "data-text")
+    assert page.inner_text("#legend .best .name") == label
+    assert seconds_at(page) == 0
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 30)
+    assert seconds_at(page) == pytest.approx(timeline.seconds / 2, abs=0.1)
+    assert "silence" in page.get_attribute("#track", "aria-valuetext")
+
+
+def test_the_tables_are_the_servers_own(page, address, recording):
+    upload(page, recording)
+    for button, form in (("CSV", "csv"), ("Audacity labels", "audacity"), ("RTTM", "rttm"), ("JSON", "json")):
+        answer = httpx.post(f"{address}/v1/timeline", params={"format": form}, content=recording.read_bytes(),
+                            headers={"content-type": "audio/wav"})  # fmt: skip
+        assert answer.status_code == 200
+        ours = download(page, button).read_text(encoding="utf-8")
+        if form == "json":
+            assert json.loads(ours) == answer.json()
+        else:
+            assert ours == answer.text.replace("SPEAKER recording", "SPEAKER two_voices")
+
+
+def test_scores_come_while_speaking_and_the_recording_stays(page, recognizer, tmp_path):
+    page.select_option("#window", "1")
+    page.select_option("#hop", "0.5")
+    page.get_by_role("button", name="Record", exact=True).click()
+    until(page, lambda: sum(columns(page)) >= 4 * 4)  # four emotions, four cells
+    early = len(page.get_attribute("#loudness", "d"))
+    assert page.inner_text("#source").endswith("live")
+    assert re.fullmatch(r"(angry|happy|neutral|sad)\s+\d+\s%", page.inner_text("#answer"))
+    assert page.get_by_role("button", name="CSV").is_disabled()
+    until(page, lambda: len(page.get_attribute("#loudness", "d")) > early)  # it grows
+    page.get_by_role("button", name="Stop", exact=True).click()
+    until_done(page)
+
+    sound = tmp_path / "recorded.wav"
+    sound.write_bytes(download(page, "Sound (WAV)").read_bytes())
+    assert np.abs(soundfile.read(sound)[0]).max() > 0.1
+    expected = recognizer.timeline(sound, 1.0, 0.5)
+    rows = list(csv.DictReader(download(page, "CSV").read_text().splitlines()))
+    assert len(rows) == len(expected.windows) >= 3
+    for row, window in zip(rows, expected.windows, strict=True):
+        found = [float(row[label]) for label in expected.labels]
+        assert found == pytest.approx(window.scores, abs=0.02)  # the file has 16 bits
+
+    page.get_by_role("button", name="Play").click()
+    until(page, lambda: seconds_at(page) > 0.2)
+    page.get_by_role("button", name="Pause").click()
+
+
+def test_a_stream_that_breaks_leaves_what_was_recorded(page):
+    routes = []
+
+    def between(route):
+        routes.append(route)
+        route.connect_to_server()
+
+    page.route_web_socket("**/v1/stream", between)
+    page.select_option("#window", "1")
+    page.get_by_role("button", name="Record", exact=True).click()
+    until(page, lambda: sum(columns(page)) > 0)
+    routes[0].close(code=1011)
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.inner_text("#error") == "The server ended the live connection."
+    assert page.get_by_role("button", name="Record", exact=True).is_enabled()
+    assert page.get_by_role("button", name="Play").is_enabled()
+    assert len(download(page, "CSV").read_text().splitlines()) >= 2
+
+
+def test_what_cannot_be_read_is_said_and_the_page_goes_on(page, faults, recording, tmp_path):
+    (tmp_path / "notes.pdf").write_bytes(b"%PDF-1.4 nothing to hear")
+    page.set_input_files("#file", tmp_path / "notes.pdf")
+    page.wait_for_selector("#error:not(:empty)")
+    message = page.get_by_role("alert").inner_text()
+    assert message[0].isupper()
+    assert "audio" in message
+    assert page.locator("#result").is_hidden()
+    assert [fault for fault in faults if "415" not in fault] == []  # the browser notes every refused request
+    faults.clear()
+    upload(page, recording)
+    assert page.inner_text("#error") == ""
+
+
+def test_a_file_over_the_limit_is_not_sent(page, tmp_path):
+    (tmp_path / "long.wav").write_bytes(bytes(1_500_000))
+    page.on("request", lambda request: pytest.fail(f"{request.url} was requested"))
+    page.set_input_files("#file", tmp_path / "long.wav")
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.inner_text("#error") == "This file has 1.5 MB; the server takes at most 1.0 MB."
+
+
+def test_a_busy_server_is_said(page, faults, recording):
+    refusal = {"error": {"code": "busy", "message": "too many are waiting; try again"}}
+    page.route("**/v1/predict", lambda route: route.fulfill(status=429, json=refusal))
+    page.set_input_files("#file", recording)
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.inner_text("#error") == "Too many are waiting; try again."
+    faults.clear()
+
+
+def test_a_model_that_abstains_names_no_emotion(page, recording):
+    def doubt(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"label": None})
+
+    page.route("**/v1/predict", doubt)
+    upload(page, recording)
+    assert page.inner_text("#answer").strip() == "not sure"
+    assert "no score is high enough" in page.inner_text("#notes")
+
+
+def test_what_only_the_server_decodes_has_a_timeline_without_a_waveform(page, recording, tmp_path):
+    samples, rate = soundfile.read(recording)
+    soundfile.write(tmp_path / "old.aiff", samples, rate)
+    upload(page, tmp_path / "old.aiff")
+    assert page.get_by_text("This browser cannot decode the file").is_visible()
+    assert page.inner_text("#status-text").endswith("No waveform.")
+    assert page.get_attribute("#loudness", "d") == ""
+    assert min(columns(page)) > 0
+    assert page.get_by_role("button", name="Play").is_disabled()
+
+
+def test_the_keyboard_is_enough(page, recording):
+    choosers = []
+    page.on("filechooser", lambda chooser: choosers.append(chooser))
+    for stop in ("theme", "drop"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == stop
+    page.keyboard.press("Enter")
+    until(page, lambda: choosers)
+    choosers[0].set_files(recording)
+    until_done(page)
+    for stop in ("record", "window", "hop", "track"):
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == stop
+    spoken = [page.get_attribute("#track", "aria-valuetext")]
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+        spoken.append(page.get_attribute("#track", "aria-valuetext"))
+    assert [text[:6] for text in spoken] == ["0:00.0", "0:01.0", "0:02.0", "0:03.0"]
+    assert len({text.partition(": ")[2] for text in spoken}) > 1
+    page.keyboard.press("End")
+    assert seconds_at(page) == pytest.approx(float(page.get_attribute("#track", "aria-valuemax")), abs=0.1)
+    page.keyboard.press("Home")
+    page.keyboard.press("Space")
+    until(page, lambda: seconds_at(page) > 0.2)
+    page.keyboard.press("Space")
+    until(page, page.get_by_role("button", name="Play").is_visible)
+    page.keyboard.press("Tab")  # play
+    page.keyboard.press("Tab")
+    with page.expect_download() as started:
+        page.keyboard.press("Enter")
+    assert started.value.suggested_filename == "two voices.csv"
+
+
+def luminance(colour: str) -> float:
+    channels = np.array([int(value) / 255 for value in re.findall(r"\d+", colour)[:3]])
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+COLOUR = """([kind, name]) => {
+    const probe = document.body.appendChild(document.createElement("p"));
+    probe.className = kind;
+    probe.style.color = `var(--${name})`;
+    const colour = getComputedStyle(probe).color;
+    probe.remove();
+    return colour;
+}"""
+
+
+def test_the_dark_theme_is_dark_and_kept_and_both_can_be_read(page):
+    grounds = []
+    for pressed in ("false", "true"):
+        toggle = page.get_by_role("button", name="Dark")
+        assert toggle.get_attribute("aria-pressed") == pressed
+        read = [(text, ground) for text in ("ink", "quiet", "accent") for ground in ("page", "card", "well", "sky")]
+        read += [("alarm", "alarm-ground"), ("on-accent", "accent"), ("page", "ink")]
+        for text, ground in read:
+            colours = [page.evaluate(COLOUR, ["", name]) for name in (text, ground)]
+            assert contrast(*colours) >= 4.5, (text, ground, colours)
+        for emotion in range(8):
+            colours = [page.evaluate(COLOUR, [f"emotion-{emotion}", name]) for name in ("hue", "on-hue")]
+            assert contrast(*colours) >= 4.5
+        grounds.append(page.evaluate(COLOUR, ["", "page"]))
+        toggle.click()
+    assert luminance(grounds[0]) > 0.8 > 0.02 > luminance(grounds[1])
+    page.get_by_role("button", name="Dark").click()
+    page.reload()
+    assert page.evaluate(COLOUR, ["", "page"]) == grounds[1]
+
+
+def test_the_systems_theme_is_the_default(browser, address):
+    page = browser.new_page(color_scheme="dark")
+    page.goto(address)
+    assert luminance(page.evaluate(COLOUR, ["", "page"])) < 0.02
+    page.close()
+
+
+def test_nothing_runs_or_loads_but_the_servers_own(address):
+    answer = httpx.get(address)
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+    assert "unsafe" not in policy
+    assert re.findall(r"<style|style=|<script>| on\w+=|https?:", answer.text) == []
+
+
+def test_a_phone_needs_no_sideways_scrolling(page, recording):
+    page.set_viewport_size({"width": 340, "height": 700})
+    upload(page, recording)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 340
+
+
+def test_the_page_merges_windows_as_the_server_does(page):
+    random = np.random.default_rng(0)
+    for window, hop, seconds in ((4.0, 1.0, 9.3), (1.0, 0.25, 3.1), (2.5, 1.0, 7.0), (1.0, 1.0, 2.9)):
+        starts = np.arange(0, seconds - window + hop, hop).tolist()
+        scores = random.dirichlet([1, 1, 1], len(starts)).tolist()
+        silent = (random.random(len(starts)) < 0.2).tolist()
+        windows = tuple(
+            Window(start, min(start + window, seconds), tuple(of_window), in_silence)
+            for start, of_window, in_silence in zip(starts, scores, silent, strict=True)
+        )
+        quiet = tuple((random.random(math.ceil(seconds / hop)) < 0.2).tolist())
+        timeline = Timeline(("a", "b", "c"), hop, windows, quiet, seconds).as_dict()
+        merged = page.evaluate(
+            """async (timeline) => {
+                const { cellsOf, mergeCells } = await import("/static/timeline.js");
+                return mergeCells(cellsOf(timeline), timeline.labels);
+            }""",
+            timeline,
+        )
+        assert [segment["label"] for segment in merged] == [segment["label"] for segment in timeline["segments"]]
+        for ours, theirs in zip(merged, timeline["segments"], strict=True):
+            for part in ("start", "end", "score"):
+                assert ours[part] == pytest.approx(theirs[part])

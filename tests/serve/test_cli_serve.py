@@ -1,0 +1,26 @@
+import sys
+
+from typer.testing import CliRunner
+
+from serein.cli_serve import serving
+from serein.errors import UsageError
+from serein.serve import server
+from serein.serve.limits import Limits
+
+
+def test_options_become_limits(served_model, monkeypatch):
+    served = []
+    monkeypatch.setattr(server.Server, "run", lambda self: served.append((self.config, self._service)))
+    options = "--host 0.0.0.0 --port 81 --max-megabytes 2.5 --max-seconds 9 --decode-seconds 1 --decoders 3 --queue 7"
+    assert CliRunner().invoke(serving, [str(served_model), *options.split()]).exit_code == 0
+    ((config, service),) = served
+    assert (config.host, config.port) == ("0.0.0.0", 81)
+    assert service.limits == Limits(body_bytes=2_500_000, audio_seconds=9.0, decode_seconds=1.0, decoders=3, queue=7)
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+    monkeypatch.delitem(sys.modules, "serein.serve.app")
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    result = CliRunner().invoke(serving, ["model"])
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception) == "serving needs fastapi: pip install 'serein[serve]'"

@@ -1,0 +1,127 @@
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from serein.cli_use import TOGETHER, use
+from serein.corpus.corpus import Corpus
+from serein.errors import AudioError, ModelError, UsageError
+from serein.frames.store import FrameStore
+from serein.model import load_model, save_model
+from serein.recipe import Recipe
+from serein.recognizer import EmotionRecognizer
+from serein.train.ship import train_model
+
+
+def serein(*arguments: object):
+    done = CliRunner().invoke(use, [*map(str, arguments)])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done
+
+
+@pytest.fixture(scope="module")
+def model(tone_store: FrameStore, tiny_recipe: Recipe, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    recipe = Recipe.from_toml(tiny_recipe.to_toml(), ["adapt.data=none", "finetune.epochs=2"])
+    train_model(tone_store, tone_store.corpus(), folder, recipe)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def call(tones: Corpus, tmp_path_factory) -> Path:
+    """Ten seconds of hums with a pause."""
+    pieces = [soundfile.read(utterance.path)[0] for utterance in tones.utterances[:12]]
+    samples = np.concatenate([*pieces[:6], np.zeros(32_000), *pieces[6:]])
+    path = tmp_path_factory.mktemp("call") / "a call.flac"
+    soundfile.write(path, samples, 16_000)
+    return path
+
+
+def test_predict_gives_what_the_recognizer_gives(model, tones):
+    paths = [utterance.path for utterance in tones.utterances[: TOGETHER + 3]]
+    recognizer = EmotionRecognizer.from_pretrained(model)
+    found = json.loads(serein("predict", model, *paths, "--json").stdout)
+    assert [result["path"] for result in found] == [*map(str, paths)]
+    for result, path in zip(found, paths, strict=True):
+        assert result["sure"] is recognizer.sure(result["scores"])
+        expected = recognizer(path)
+        assert [score["label"] for score in result["scores"]] == [score["label"] for score in expected]
+        assert [score["score"] for score in result["scores"]] == pytest.approx(
+            [score["score"] for score in expected], abs=1e-5
+        )
+
+
+def test_one_broken_recording_costs_no_other(model, tones, tmp_path):
+    (tmp_path / "broken.wav").write_bytes(b"RIFF and nothing else")
+    good = [utterance.path for utterance in tones.utterances[:3]]
+    done = serein("predict", model, good[0], tmp_path / "broken.wav", *good[1:], "--json")
+    assert done.exit_code == 3
+    assert done.stderr.startswith("failed: ")
+    found = json.loads(done.stdout)
+    assert ["error" in result for result in found] == [False, True, False, False]
+    assert "broken.wav" in found[1]["error"]
+    assert found[0]["scores"] == json.loads(serein("predict", model, good[0], "--json").stdout)[0]["scores"]
+
+
+def test_a_model_that_is_not_sure_says_so(model, tones, tmp_path):
+    module, config = load_model(model)
+    save_model(tmp_path, module, config.model_copy(update={"abstain_below": 0.999}))
+    path = tones.utterances[0].path
+    (result,) = json.loads(serein("predict", tmp_path, path, "--json").stdout)
+    assert result["sure"] is False
+    assert len(result["scores"]) == 4
+    assert re.match(rf"{re.escape(str(path))}  unsure  \w+ 0\.\d\d\d  ", serein("predict", tmp_path, path).stdout)
+    save_model(tmp_path, module, config.model_copy(update={"abstain_below": 0.0}))
+    (result,) = json.loads(serein("predict", tmp_path, path, "--json").stdout)
+    assert result["sure"] is True
+    assert "unsure" not in serein("predict", tmp_path, path).stdout
+
+
+def test_the_timeline_is_written_in_every_format(model, call, tmp_path):
+    expected = EmotionRecognizer.from_pretrained(model).timeline(call, 2.0, 0.5)
+    assert "silence" in {segment.label for segment in expected.segments()}
+    for layout, text in {
+        "csv": expected.to_csv(),
+        "json": expected.to_json(),
+        "audacity": expected.to_audacity(),
+        "rttm": expected.to_rttm("a call"),
+    }.items():
+        output = tmp_path / "new" / f"call.{layout}"
+        command = ["timeline", model, call, "--window", 2, "--hop", 0.5, "--format", layout]
+        done = serein(*command, "-o", output)
+        assert (done.exit_code, done.stdout) == (0, "")
+        assert output.read_text(encoding="utf-8") == text
+        assert serein(*command).stdout == text
+
+
+def test_the_timeline_says_what_is_wrong(model, call, tmp_path):
+    with pytest.raises(AudioError, match=r"absent\.wav: does not exist"):
+        serein("timeline", model, tmp_path / "absent.wav")
+    with pytest.raises(UsageError, match="a hop is no longer"):
+        serein("timeline", model, call, "--hop", 5)
+    assert serein("timeline", model, call, "--format", "mp3").exit_code == 2
+
+
+def test_both_take_the_encoder_from_elsewhere(model, call, tmp_path):
+    module, config = load_model(model)
+    lost = with_encoder(config, "/nowhere/encoder")
+    save_model(tmp_path, module, lost)
+    for command in (["predict", tmp_path, call], ["timeline", tmp_path, call]):
+        with pytest.raises(ModelError, match="nowhere"):
+            serein(*command)
+        assert serein(*command, "--encoder", "logmel").exit_code == 0
+
+
+def with_encoder(config, name):
+    return config.model_copy(update={"encoder": config.encoder.model_copy(update={"name": name})})
+
+
+def test_options_that_an_onnx_model_cannot_follow_are_refused(tmp_path):
+    for options in (["--encoder", "x"], ["--device", "cuda"], ["--revision", "main"]):
+        with pytest.raises(UsageError, match=r"model\.onnx: is used as it is"):
+            serein("predict", tmp_path / "model.onnx", "a.wav", *options)

@@ -1,0 +1,81 @@
+import csv
+import io
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from serein.corpus.corpus import Corpus
+from serein.errors import SereinError
+from serein.frames.audio import load_audio
+from serein.frames.store import FrameStore
+from serein.recipe import Recipe
+from serein.recognizer import EmotionRecognizer
+from serein.train.ship import train_model
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def example(name: str):
+    return runpy.run_path(str(EXAMPLES / f"{name}.py"))[name.removesuffix("_microphone")]
+
+
+@pytest.fixture(scope="module")
+def model(tone_store: FrameStore, tiny_recipe: Recipe, tmp_path_factory) -> str:
+    folder = tmp_path_factory.mktemp("model")
+    train_model(tone_store, tone_store.corpus(), folder, tiny_recipe)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def call(tones: Corpus, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("call") / "call.flac"
+    voices = [load_audio(utterance.path) for utterance in tones.utterances[:8]]
+    soundfile.write(path, np.concatenate([*voices, np.zeros(32_000, dtype=np.float32)]), 16_000)
+    return path
+
+
+def test_a_folder_becomes_a_table_and_a_broken_file_costs_nothing_else(model, tones, tmp_path, capsys):
+    for utterance in tones.utterances[:3]:
+        (tmp_path / utterance.path.name).write_bytes(utterance.path.read_bytes())
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    (tmp_path / "notes.txt").write_text("not asked for")
+    assert example("classify_folder")(model, tmp_path, tmp_path / "table.csv") == 1
+    assert "broken.wav" in capsys.readouterr().err
+    rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
+    assert [row["path"] for row in rows] == sorted(utterance.path.name for utterance in tones.utterances[:3])
+    best = EmotionRecognizer.from_pretrained(model)(tmp_path / rows[0]["path"])[0]
+    assert (rows[0]["emotion"], rows[0][best["label"]]) == (best["label"], f"{best['score']:.4f}")
+
+
+def test_a_call_becomes_a_table_a_label_track_and_a_picture(model, call, tmp_path):
+    example("call_timeline")(model, call, tmp_path / "call")
+    expected = EmotionRecognizer.from_pretrained(model).timeline(call)
+    assert (tmp_path / "call.csv").read_text() == expected.to_csv()
+    assert (tmp_path / "call.txt").read_text() == expected.to_audacity()
+    assert (tmp_path / "call.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_live_samples_draw_what_the_timeline_of_the_same_sound_says(model, call, capsys):
+    samples = load_audio(call)
+    drawn = example("live_microphone")(model, io.BytesIO(samples.astype("<f4").tobytes()), 1.0, 0.5)
+    expected = EmotionRecognizer.from_pretrained(model).timeline(call, 1.0, 0.5)
+    assert drawn == len(expected.windows) > 3
+    text = capsys.readouterr().out
+    assert text.count("silence") == sum(window.silent for window in expected.windows) > 0
+    assert text.count("█") > drawn
+
+
+def test_a_table_of_ones_own_becomes_a_report_and_a_model(tones, tiny_recipe, tmp_path, capsys):
+    tones.to_csv(tmp_path / "mine.csv")
+    folder = example("own_corpus")(tmp_path / "mine.csv", tmp_path / "mine", "logmel", [0], 2, tiny_recipe)
+    assert (tmp_path / "mine" / "run" / "report.html").exists()
+    assert "What to expect" in capsys.readouterr().out
+    assert EmotionRecognizer.from_pretrained(folder).labels == ("angry", "happy", "neutral", "sad")
+
+
+def test_examples_fail_with_an_error_that_teaches(tmp_path):
+    with pytest.raises(SereinError, match="serein train"):
+        example("classify_folder")(str(tmp_path), tmp_path, tmp_path / "table.csv")

@@ -1,0 +1,177 @@
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import soxr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from serein.errors import AudioError, NonFiniteAudio, UsageError
+from serein.frames.windows import plan_windows
+from serein.streaming import EmotionStream
+from serein.timeline import QUIET
+
+SOUND = (0.1 * np.random.default_rng(0).standard_normal(60_000)).astype(np.float32)
+SOUND[20_000:33_000] = 0
+
+
+def judged(pieces):
+    """Depends on every sample and on its place."""
+    sums = [float(np.dot(piece, np.arange(len(piece)) % 7) / len(piece)) for piece in pieces]
+    return [[value, 1 - value] for value in sums]
+
+
+def stream(window=0.5, hop=0.25, rate=16_000, judge=judged, silent=QUIET):
+    return EmotionStream(judge, ("a", "b"), window, hop, rate=rate, silent=silent)
+
+
+def fed(samples, sizes, **how):
+    """All windows, and the timeline, of samples fed in chunks of these sizes, over and over."""
+    running = stream(**how)
+    windows, start = [], 0
+    while start < len(samples):
+        for size in sizes:
+            windows += running.feed(samples[start : start + size])
+            start += size
+    windows += running.finish()
+    assert running.finish() == []
+    return windows, running.timeline()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.integers(1, 9_000), min_size=1, max_size=5),
+    st.integers(0, 60_000),
+    st.sampled_from([(0.5, 0.25), (0.5, 0.5), (0.3, 0.07), (4.0, 1.0)]),
+    st.sampled_from([8_000, 16_000, 44_100, 48_000]),
+)
+def test_chunks_of_any_size_give_the_windows_of_the_whole(sizes, total, lengths, rate):
+    window, hop = lengths
+    windows, timeline = fed(SOUND[:total], sizes, window=window, hop=hop, rate=rate)
+    whole = SOUND[:0] if total == 0 else soxr.resample(SOUND[:total], rate, 16_000, quality="HQ")
+    planned = plan_windows(len(whole), round(window * 16_000), round(hop * 16_000))
+    assert [(w.start, w.end) for w in windows] == [(start / 16_000, end / 16_000) for start, end in planned]
+    for window_, (start, end) in zip(windows, planned, strict=True):
+        assert list(window_.scores) == pytest.approx(judged([whole[start:end]])[0], abs=1e-6)
+        assert window_.silent == QUIET(whole[start:end])
+    assert timeline.windows == tuple(windows)
+    assert timeline.seconds == len(whole) / 16_000
+    cells = range(0, len(whole), round(hop * 16_000))
+    assert timeline.quiet == tuple(QUIET(whole[c : c + round(hop * 16_000)]) for c in cells)
+
+
+@pytest.mark.parametrize("rate", [4_000, 8_000, 11_025, 16_000, 22_050, 44_100, 48_000, 96_000, 384_000])
+@pytest.mark.parametrize("chunk", [0.01, 0.033])
+def test_no_window_comes_later_than_the_latency_allows(rate, chunk):
+    running = stream(rate=rate)
+    held_back = running.latency - 0.25
+    assert held_back == (0 if rate == 16_000 else pytest.approx(0.15, abs=0.12))
+    size = round(chunk * rate)
+    noise = np.random.default_rng(1).standard_normal(3 * rate).astype(np.float32)
+    answered = 0
+    for start in range(0, len(noise), size):
+        heard = min(start + size, len(noise)) / rate
+        for window in running.feed(noise[start : start + size]):
+            answered += 1
+            assert heard - window.end < held_back + size / rate + 1e-3
+    assert answered >= 9
+
+
+def test_the_delays_that_the_docstring_names():
+    assert [round(stream(rate=rate).latency - 0.25, 3) for rate in (16_000, 48_000, 8_000)] == [0, 0.037, 0.116]
+
+
+def test_at_16_khz_a_window_is_answered_with_its_last_sample():
+    running = stream()
+    assert running.feed(SOUND[:7_999]) == []
+    (first,) = running.feed(SOUND[7_999:8_000])
+    assert (first.start, first.end) == (0.0, 0.5)
+    assert running.feed(SOUND[8_000:11_999]) == []
+    assert len(running.feed(SOUND[11_999:12_000])) == 1
+    assert running.finish() == []
+
+
+def test_the_timeline_so_far_holds_all_that_arrived():
+    running = stream()
+    running.feed(SOUND[:13_000])
+    so_far = running.timeline()
+    assert len(so_far.windows) == 2
+    assert so_far.seconds == 13_000 / 16_000
+    assert so_far.quiet == (False,) * 4
+    assert so_far.segments()[-1].end == pytest.approx(0.75)
+    assert running.timeline() == so_far
+
+
+def test_channels_are_averaged_and_doubles_are_taken():
+    windows, _ = fed(SOUND, [5_000])
+    stereo = np.stack([2 * SOUND, np.zeros_like(SOUND)], axis=1).astype(np.float64)
+    again, _ = fed(stereo, [5_000])
+    for one, other in zip(windows, again, strict=True):
+        assert one.scores == pytest.approx(other.scores, abs=1e-6)
+
+
+def test_what_is_no_sound_is_refused_and_left_out():
+    running = stream()
+    running.feed(SOUND[:4_000])
+    for chunk, error, said in (
+        (np.zeros(100, dtype=np.int16), AudioError, "divide them by full scale"),
+        (np.array([0.0, np.inf]), NonFiniteAudio, "not finite"),
+        (np.array([[np.inf, -np.inf]]), NonFiniteAudio, "not finite"),
+        (np.array([1e300]), NonFiniteAudio, "not finite"),
+        (np.zeros((2, 2, 2)), AudioError, "shape"),
+        (np.zeros((2, 0)), AudioError, "shape"),
+    ):
+        with pytest.raises(error, match=said):
+            running.feed(chunk)
+    assert running.feed(np.zeros(0)) == []
+    (window,) = running.feed(SOUND[4_000:8_000])
+    assert list(window.scores) == pytest.approx(judged([SOUND[:8_000]])[0], abs=1e-6)
+
+
+def test_after_a_judge_failed_the_same_windows_are_judged_again():
+    broken = [True]
+
+    def moody(pieces):
+        if broken:
+            raise AudioError("out of range")
+        return judged(pieces)
+
+    running = stream(judge=moody)
+    with pytest.raises(AudioError, match="out of range"):
+        running.feed(SOUND[:9_000])
+    broken.clear()
+    windows = running.feed(SOUND[9_000:12_000])
+    assert windows == fed(SOUND[:12_000], [12_000])[0]
+
+
+def test_nothing_can_be_fed_after_the_end():
+    running = stream()
+    running.finish()
+    with pytest.raises(UsageError, match="finished"):
+        running.feed(SOUND)
+
+
+@pytest.mark.parametrize(
+    ("how", "error"),
+    [
+        ({"rate": 3_999}, AudioError),
+        ({"rate": 384_001}, AudioError),
+        ({"window": 0.02, "hop": 0.02}, UsageError),
+        ({"window": 1.0, "hop": 1.1}, UsageError),
+        ({"hop": 0.0}, UsageError),
+        ({"hop": -1.0}, UsageError),
+        ({"window": float("nan")}, UsageError),
+        ({"window": float("inf")}, UsageError),
+        ({"hop": float("nan")}, UsageError),
+    ],
+)
+def test_what_cannot_be_is_refused(how, error):
+    with pytest.raises(error):
+        stream(**how)
+
+
+def test_a_detector_of_ones_own_decides_what_is_silent():
+    windows, timeline = fed(SOUND, [8_000], silent=lambda samples: bool(samples[0] > 0))
+    assert [window.silent for window in windows] == [bool(SOUND[round(w.start * 16_000)] > 0) for w in windows]
+    assert timeline.quiet == tuple(bool(SOUND[cell] > 0) for cell in range(0, 60_000, 4_000))
+    assert {a != b for a, b in pairwise(timeline.quiet)} == {True, False}

@@ -1,0 +1,179 @@
+import math
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from huggingface_hub import ModelCard
+
+from serein.corpus.protocol import Fold
+from serein.corpus.splits import make_protocol
+from serein.errors import UsageError
+from serein.evaluate.calibration import calibrate
+from serein.frames.encoder import load_encoder
+from serein.frames.extract import extract
+from serein.model import load_config, load_model
+from serein.recipe import Recipe
+from serein.train import ship
+from serein.train.crossval import cross_validate, label_indices, model_config
+from serein.train.material import gather
+from serein.train.ship import adapt_store, train_model
+from serein.train.systems import adapter
+from serein.train.task import Task
+
+
+def changed(recipe: Recipe, *changes: str) -> Recipe:
+    return Recipe.from_toml(recipe.to_toml(), changes)
+
+
+@pytest.fixture(scope="module")
+def recipe(tiny_recipe: Recipe) -> Recipe:
+    return changed(tiny_recipe, "adapt.data=none", "finetune.epochs=4")
+
+
+@pytest.fixture(scope="module")
+def run(tone_store, recipe, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    corpus = tone_store.corpus()
+    return cross_validate(tone_store, corpus, make_protocol("talkers-3", corpus, seed=0), folder, recipe)
+
+
+def strangers(store, recipe, folder, views=()):
+    """What an oracle of the same settings says of the validation talkers: it never learns from them."""
+    corpus = store.corpus()
+    test = make_protocol("talkers-5", corpus, seed=0).folds[0].test
+    material = gather(store, [u.id for u in corpus], views=views)
+    train = tuple(u.id for u in corpus if u.id not in test)
+    task = Task(
+        material.array, label_indices(material.array, corpus, corpus.labels), material.talkers,
+        Fold("oracle", train, test, test), model_config(store, material.array, recipe, corpus.labels), recipe, 0,
+        folder, views=material.views,
+    )  # fmt: skip
+    return adapter(task), corpus, test
+
+
+@pytest.mark.parametrize("changes", [(), ("model.members=2",), ("adapt.data=inductive", "adapt.epochs=1")])
+def test_the_temperature_is_that_of_networks_that_never_heard_the_talkers(tone_store, recipe, tmp_path, changes):
+    recipe = changed(recipe, *changes)
+    facts = train_model(tone_store, tone_store.corpus(), tmp_path / "m", recipe, abstain_below=0.5)
+    outcome, corpus, test = strangers(tone_store, recipe, tmp_path)
+    by_id = corpus.by_id()
+    truth = np.array([corpus.labels.index(by_id[id_].emotion) for id_ in test])
+    log_probabilities = outcome.probabilities.double().log().numpy()
+    expected = calibrate(log_probabilities, truth, [by_id[id_].talker for id_ in test], threshold=0.5)
+    assert facts["epochs"] == outcome.choice["epochs"]
+    assert facts["temperature"] == pytest.approx(expected.temperature, rel=1e-4)
+    assert facts["calibration_error_before"] == pytest.approx(expected.error_before, abs=1e-5)
+    assert facts["nll_before"] == pytest.approx(expected.nll_before, rel=1e-5)
+    assert facts["coverage"] == pytest.approx(expected.coverage, nan_ok=True)
+    config = load_config(tmp_path / "m")
+    assert config.temperature == facts["temperature"]
+    assert config.abstain_below == 0.5
+    assert {path.name for path in (tmp_path / "m").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+def test_calibration_hears_the_talkers_at_every_speed_of_the_model(tone_store, tones, recipe, tmp_path):
+    slow = extract(tones, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)
+    recipe = changed(recipe, "model.test_views=true", "finetune.epochs=2")
+    facts = train_model(tone_store, tone_store.corpus(), tmp_path / "m", recipe, views=[slow])
+    outcome, corpus, test = strangers(tone_store, recipe, tmp_path, [slow])
+    by_id = corpus.by_id()
+    truth = np.array([corpus.labels.index(by_id[id_].emotion) for id_ in test])
+    own = outcome.probabilities[torch.arange(len(truth)), torch.tensor(truth)].double().log()
+    assert facts["nll_before"] == pytest.approx(-own.mean().item(), rel=1e-5)
+
+
+def test_one_validation_talker_calibrates_and_the_card_says_what_is_unknown(tone_store, recipe, tmp_path):
+    corpus = tone_store.corpus().select(lambda u: u.talker in ("1F", "1M", "2F"))
+    facts = train_model(tone_store, corpus, tmp_path, changed(recipe, "finetune.epochs=1"), abstain_below=0.4)
+    assert math.isnan(facts["calibration_error_after"])
+    assert load_config(tmp_path).temperature == facts["temperature"]
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "What it does to another talker is not known from one" in card
+    assert "nan" not in card
+
+
+def test_an_older_configuration_is_read_as_uncalibrated(tone_store, recipe, tmp_path):
+    train_model(tone_store, tone_store.corpus(), tmp_path, changed(recipe, "finetune.epochs=1"))
+    path = tmp_path / "config.json"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    kept = [line for line in lines if "temperature" not in line and "abstain_below" not in line]
+    kept[-2] = kept[-2].rstrip(",")
+    path.write_text("\n".join(kept), encoding="utf-8")
+    config = load_config(tmp_path)
+    assert (config.temperature, config.abstain_below) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("below", "fits"), [(0.0, True), (0.99, True), (1.0, False), (-0.1, False)])
+def test_a_threshold_is_a_probability_below_one(tone_store, recipe, tmp_path, below, fits):
+    few = tone_store.corpus().select(lambda u: u.talker in ("1F", "1M", "2F"))
+    once = changed(recipe, "finetune.epochs=1")
+    if fits:
+        train_model(tone_store, few, tmp_path, once, abstain_below=below)
+        assert load_config(tmp_path).abstain_below == below
+    else:
+        with pytest.raises(UsageError, match="give a probability from 0 to below 1"):
+            train_model(tone_store, few, tmp_path, once, abstain_below=below)
+        assert not list(tmp_path.iterdir())
+
+
+def test_the_scores_of_a_run_of_the_same_corpus_and_recipe_come_into_the_card(tone_store, recipe, run, tmp_path):
+    train_model(tone_store, tone_store.corpus(), tmp_path, changed(recipe, "speed.device=cpu"), scores_from=run)
+    card = ModelCard.load(tmp_path / "README.md")
+    protocol = make_protocol("talkers-3", tone_store.corpus(), seed=0)
+    assert protocol.hash in card.text
+    assert {result.metric_name for result in card.data.eval_results} == {"UA", "WA", "macro F1"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("finetune.epochs=3", "another recipe:"),
+        ("labels", "another corpus and another labels:"),
+        ("corpus", "another corpus:"),
+        ("system", "another system:"),
+        ("views", "another views:"),
+        ("adapter", "trained its own adapters"),
+    ],
+)
+def test_scores_of_another_run_are_refused(tone_store, tones, recipe, run, tmp_path, change, said, monkeypatch):
+    corpus, views, given = tone_store.corpus(), [], None
+    if "=" in change:
+        recipe = changed(recipe, change)
+    elif change == "labels":
+        corpus = corpus.relabel({"happy": "glad", "angry": "angry", "neutral": "neutral", "sad": "sad"})
+    elif change == "corpus":
+        corpus = replace(corpus, name="others")
+    elif change == "system":
+        copy = Path(shutil.copytree(run, tmp_path / "run"))
+        path = copy / "run.json"
+        path.write_text(path.read_text(encoding="utf-8").replace('"adapter"', '"linear"', 1), encoding="utf-8")
+        run = copy
+    elif change == "views":
+        views = [extract(tones, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)]
+    else:
+        given = tmp_path / "adapter"
+        adapt_store(tone_store, given, changed(recipe, "adapt.epochs=1"))
+    monkeypatch.setattr(ship, "adapter", lambda *_: pytest.fail("was trained"))
+    with pytest.raises(UsageError, match=said):
+        train_model(tone_store, corpus, tmp_path / "m", recipe, views=views, adapter_folder=given, scores_from=run)
+
+
+def test_an_adapter_from_another_place_of_the_same_encoder_fits(tone_store, recipe, tmp_path):
+    adapt_store(tone_store, tmp_path / "adapter", changed(recipe, "adapt.epochs=1"))
+    path = tmp_path / "adapter" / "config.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"logmel"', '"somebody/logmel"', 1), encoding="utf-8")
+    few = tone_store.corpus().select(lambda u: u.talker in ("1F", "1M", "2F"))
+    once = changed(recipe, "finetune.epochs=1")
+    train_model(tone_store, few, tmp_path / "m", once, adapter_folder=tmp_path / "adapter")
+    assert load_model(tmp_path / "m")[1].encoder.name == "logmel"
+
+
+def test_an_adapter_has_a_card_that_the_hub_reads(tone_store, recipe, tmp_path):
+    adapt_store(tone_store, tmp_path, changed(recipe, "adapt.epochs=1"))
+    card = ModelCard.load(tmp_path / "README.md")
+    assert card.data.library_name == "serein"
+    assert "96 utterances, 6 talkers" in card.text
+    assert "trained without labels" in card.text
