@@ -11,8 +11,9 @@ from serein.arguments import Json
 from serein.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
+    from serein.answers import Answer
     from serein.onnx_recognizer import OnnxRecognizer
-    from serein.recognizer import EmotionRecognizer, Scores
+    from serein.recognizer import EmotionRecognizer
 
 SOME_FAILED = 3
 TOGETHER = 16  # recordings that are in memory at once
@@ -124,18 +125,18 @@ def _load(model: str, encoder: str | None, device: str, revision: str | None) ->
 
 def _each(
     recognizer: "EmotionRecognizer | OnnxRecognizer", recordings: list[Path]
-) -> "Iterator[tuple[Path, Scores | AudioError]]":
+) -> "Iterator[tuple[Path, Answer | AudioError]]":
     """Scores of each recording, or why it has none; several are computed together."""
     for first in range(0, len(recordings), TOGETHER):
         some = recordings[first : first + TOGETHER]
         try:
-            answers: Sequence[Scores | AudioError] = recognizer([*some])
+            answers: Sequence[Answer | AudioError] = recognizer([*some])
         except AudioError:  # of one of them; the others have to be done
             answers = [_attempt(recognizer, recording) for recording in some]
         yield from zip(some, answers, strict=True)
 
 
-def _attempt(recognizer: "EmotionRecognizer | OnnxRecognizer", recording: Path) -> "Scores | AudioError":
+def _attempt(recognizer: "EmotionRecognizer | OnnxRecognizer", recording: Path) -> "Answer | AudioError":
     try:
         return recognizer(recording)
     except AudioError as error:

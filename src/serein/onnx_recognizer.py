@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from serein.answers import Answer, rank
 from serein.errors import AudioError, ModelError, UsageError
 from serein.frames.audio import SAMPLE_RATE
 from serein.frames.sources import Source, load_source, load_sources
@@ -19,9 +20,6 @@ if TYPE_CHECKING:
 
 METADATA_KEY = "serein"
 FORMAT = 1
-
-Scores = list[dict[str, str | float]]
-"""``[{"label": "angry", "score": 0.81}, ...]``, best first: what transformers' audio-classification pipeline gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +95,10 @@ class OnnxRecognizer:
         return self.description.labels
 
     @overload
-    def __call__(self, source: Source, *, top_k: int | None = None) -> Scores: ...
+    def __call__(self, source: Source, *, top_k: int | None = None) -> Answer: ...
     @overload
-    def __call__(self, source: list[Source], *, top_k: int | None = None) -> list[Scores]: ...
-    def __call__(self, source: Source | list[Source], *, top_k: int | None = None) -> Scores | list[Scores]:
+    def __call__(self, source: list[Source], *, top_k: int | None = None) -> list[Answer]: ...
+    def __call__(self, source: Source | list[Source], *, top_k: int | None = None) -> Answer | list[Answer]:
         """Scores of one recording, or of each of several.
 
         Args:
@@ -111,10 +109,10 @@ class OnnxRecognizer:
             AudioError: a recording cannot be used; says which and why.
         """
         if not isinstance(source, list):
-            return self._ranked(self.probabilities_of([load_source(source)])[0], top_k)
-        return [self._ranked(row, top_k) for row in self.probabilities_of(load_sources(source))]
+            return rank(self.labels, self.probabilities_of([load_source(source)])[0].tolist(), top_k)
+        return [rank(self.labels, row, top_k) for row in self.probabilities_of(load_sources(source)).tolist()]
 
-    def sure(self, scores: Scores) -> bool:
+    def sure(self, scores: Answer) -> bool:
         """Whether the best score reaches the model's ``abstain_below``; below it the model should not be believed."""
         return float(scores[0]["score"]) >= self.description.abstain_below
 
@@ -145,10 +143,6 @@ class OnnxRecognizer:
         if not np.isfinite(answer).all():
             raise AudioError("this recording's frames are beyond the range of float16: the encoder cannot take it")
         return np.asarray(answer[0], dtype=np.float64)
-
-    def _ranked(self, probabilities: Float64[np.ndarray, " classes"], top_k: int | None) -> Scores:
-        order = np.argsort(-probabilities, kind="stable")[:top_k]
-        return [{"label": self.labels[index], "score": float(probabilities[index])} for index in order]
 
 
 def open_graph(path: str | Path, threads: int | None = None) -> tuple["InferenceSession", GraphDescription]:

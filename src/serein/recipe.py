@@ -110,6 +110,9 @@ class Speed(Section):
     device: str = Field("auto", pattern=r"^[a-z]+(:\d+)?$", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of matrix products")
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints; 0: every step")
+    frames: Literal["memory", "mapped"] = Field(
+        "memory", description="mapped: left on disk, for a store that memory does not hold; crossval without views"
+    )
 
 
 class Recipe(Section):

@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from serein.answers import Answer, rank
 from serein.errors import AudioError, ModelError
 from serein.frames.audio import SAMPLE_RATE
 from serein.frames.encoder import SpeechEncoder, load_encoder
@@ -31,9 +32,6 @@ from serein.timeline import QUIET, Silent, Timeline
 
 BATCH_SECONDS = 60  # of audio, padding included, that encoder and classifier compute at once
 BLOCK_SECONDS = 60  # of a recording that a timeline decodes at once
-
-Scores = list[dict[str, str | float]]
-"""``[{"label": "angry", "score": 0.81}, ...]``, best first: what transformers' audio-classification pipeline gives."""
 
 
 class EmotionRecognizer:
@@ -129,10 +127,10 @@ class EmotionRecognizer:
         return longest_of(self.encoder.num_frames, self.config.max_frames * self.config.encoder.pool)
 
     @overload
-    def __call__(self, source: Source, *, top_k: int | None = None) -> Scores: ...
+    def __call__(self, source: Source, *, top_k: int | None = None) -> Answer: ...
     @overload
-    def __call__(self, source: list[Source], *, top_k: int | None = None) -> list[Scores]: ...
-    def __call__(self, source: Source | list[Source], *, top_k: int | None = None) -> Scores | list[Scores]:
+    def __call__(self, source: list[Source], *, top_k: int | None = None) -> list[Answer]: ...
+    def __call__(self, source: Source | list[Source], *, top_k: int | None = None) -> Answer | list[Answer]:
         """Scores of one recording, or of each of several, which are computed together.
 
         Args:
@@ -143,10 +141,10 @@ class EmotionRecognizer:
             AudioError: a recording cannot be used; says which and why.
         """
         if not isinstance(source, list):
-            return self._ranked(self.probabilities(source), top_k)
-        return [self._ranked(row, top_k) for row in self.probabilities_of(load_sources(source))]
+            return rank(self.labels, self.probabilities(source).tolist(), top_k)
+        return [rank(self.labels, row, top_k) for row in self.probabilities_of(load_sources(source)).tolist()]
 
-    def sure(self, scores: Scores) -> bool:
+    def sure(self, scores: Answer) -> bool:
         """Whether the best score reaches the model's ``abstain_below``; below it the model should not be believed."""
         return float(scores[0]["score"]) >= self.config.abstain_below
 
@@ -220,10 +218,6 @@ class EmotionRecognizer:
         return EmotionStream(
             lambda pieces: self.probabilities_of(pieces).tolist(), self.labels, window, hop, rate=rate, silent=silent
         )
-
-    def _ranked(self, probabilities: Float[Tensor, " classes"], top_k: int | None) -> Scores:
-        order = probabilities.argsort(descending=True)[:top_k].tolist()
-        return [{"label": self.labels[index], "score": float(probabilities[index])} for index in order]
 
     def _mean(
         self, function: Callable[[Tensor, Tensor], Tensor], recordings: list[Float32[np.ndarray, " _"]]

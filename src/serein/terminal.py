@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from serein.corpus.audit import Audit
-from serein.evaluate.runs import load_run
-from serein.evaluate.sections import score_table
 from serein.progress import Report
+
+if TYPE_CHECKING:
+    from serein.corpus.audit import Audit
 
 EVENT_SECONDS = 1.0
 FILE_COLUMNS = 140
@@ -97,6 +97,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
 
 def print_scores(title: str, runs: Sequence[Path]) -> None:
     """The score table of finished runs."""
+    from serein.evaluate.runs import load_run
+    from serein.evaluate.sections import score_table
+
     header, *rows = score_table([load_run(run) for run in runs])
     print_table(title, header, rows)
 
@@ -117,7 +120,7 @@ def note_failures(failed: Mapping[str, str]) -> None:
         note(f"without frames: {name}: {reason}")
 
 
-def print_audit(found: Audit) -> None:
+def print_audit(found: "Audit") -> None:
     """Classes by talker, then what was found."""
     rows = [
         [talker, *(str(row[label]) for label in found.labels), str(sum(row.values()))]

@@ -96,6 +96,17 @@ def test_the_same_space_twice_differs_by_nothing():
     assert (found.value, *astuple(found.interval)) == (0.0, 0.0, 0.0)
 
 
+def test_beyond_a_hundred_talkers_groups_are_left_out():
+    points, truth = clusters(303, noise=0.7)
+    talkers = [f"talker {number % 101}" for number in range(303)]
+    found = silhouettes([Embedded({"space": points}, truth, talkers)])["space"].score
+    groups = np.array([number % 101 % 100 for number in range(303)])  # the last talker joins the first one's group
+    left_out = [silhouette(points[groups != one], np.array(truth)[groups != one].tolist()) for one in range(100)]
+    reach = stats.t.ppf(0.975, 99) * np.sqrt(99 * np.var(left_out))
+    whole = silhouette(points, truth)
+    assert (found.interval.low, found.interval.high) == pytest.approx((whole - reach, whole + reach))
+
+
 def test_a_space_that_some_folds_lack_is_left_out():
     mixed = [part("abc", noises=(1.0, 0.5, 0.2)), part("def", seed=1, noises=(1.0, 0.5))]
     both = [part("abc", noises=(1.0, 0.5)), part("def", seed=1, noises=(1.0, 0.5))]

@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity
 
 from serein.errors import ModelError, TooShort, UsageError
 from serein.frames.encoder import SpeechEncoder, load_encoder, num_layers
+from serein.frames.packed import PackedBlock
 
 KINDS = [
     "hubert",
@@ -90,12 +91,15 @@ def test_asking_for_fewer_layers_changes_none_of_them(kind, tiny_checkpoint, wav
             torch.testing.assert_close(frames, all_frames[:, list(layers)], atol=1e-5, rtol=1e-5)
 
 
-def test_no_block_above_the_highest_layer_is_computed(tiny_checkpoint, waveforms, monkeypatch):
-    block = transformers.models.hubert.modeling_hubert.HubertEncoderLayer
+@pytest.mark.parametrize("kind", ["hubert", "wavlm"])
+def test_no_block_above_the_highest_layer_is_computed(kind, tiny_checkpoint, waveforms, monkeypatch):
     calls = []
-    forward = block.forward
-    monkeypatch.setattr(block, "forward", lambda self, *a, **k: calls.append(self) or forward(self, *a, **k))
-    load_encoder(str(tiny_checkpoint("hubert")), layers=[0, 2]).encode(waveforms)
+    for block in (PackedBlock, transformers.models.wavlm.modeling_wavlm.WavLMEncoderLayer):
+        called = "__call__" if block is PackedBlock else "forward"
+        original = getattr(block, called)
+        counted = lambda self, *a, _original=original, **k: calls.append(self) or _original(self, *a, **k)  # noqa: E731
+        monkeypatch.setattr(block, called, counted)
+    load_encoder(str(tiny_checkpoint(kind)), layers=[0, 2]).encode(waveforms[:1])
     assert len(calls) == 2
 
 

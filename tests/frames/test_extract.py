@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -191,6 +192,42 @@ def test_a_shard_of_nothing_but_broken_files_is_a_shard(tmp_path, tones):
     assert store.ids == ()
     assert read_header(shard_path(tmp_path / "store", 0)).failed.keys() == {lost.id}
     assert store.load().flat.shape == (0, 1, 80)
+
+
+def test_a_shard_that_cannot_be_written_ends_the_call(tones, tmp_path, small_shards, monkeypatch):
+    def full(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(module, "write_shard", full)
+    with pytest.raises(OSError, match="no space left"):
+        extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path)
+    with pytest.raises(OSError, match="no space left"):
+        extract(Corpus("part", tones.utterances[:35]), LOGMEL, tmp_path / "more")
+    assert shards(tmp_path / "more") == {}
+
+
+def test_the_next_shard_is_decoded_before_one_is_encoded(tones, tmp_path, small_shards, monkeypatch):
+    class Waiting:
+        name, revision, fingerprint, layers, width, frame_rate, settings = "waiting", "", "x", (0,), 80, 50.0, {}
+
+        def num_frames(self, samples: int) -> int:
+            return LOGMEL.num_frames(samples)
+
+        def encode(self, waveforms):
+            assert second_decoded.wait(30)
+            return LOGMEL.encode(waveforms)
+
+    second_decoded = threading.Event()
+    decode = module._decode
+
+    def notice(utterance, speed):
+        if utterance is tones.utterances[10]:
+            second_decoded.set()
+        return decode(utterance, speed)
+
+    monkeypatch.setattr(module, "_decode", notice)
+    store = extract(Corpus("part", tones.utterances[:20]), Waiting(), tmp_path)
+    assert store.ids == tuple(utterance.id for utterance in tones.utterances[:20])
 
 
 def test_killed_extraction_continues_to_the_same_bytes(tones):

@@ -187,6 +187,15 @@ def test_speed_is_no_other_run(linear_run, tone_store, labelled, protocol, tiny_
     assert tree(linear_run) == before
 
 
+def test_frames_left_on_disk_give_the_same_run(brief_run, tone_store, labelled, two_folds, brief, tmp_path):
+    shutil.copytree(tone_store.folder, tmp_path / "frames")
+    recipe = Recipe.from_toml(brief.to_toml(), ["speed.frames=mapped"])
+    cross_validate(FrameStore(tmp_path / "frames"), labelled, two_folds, tmp_path / "run", recipe)
+    assert list((tmp_path / "frames").glob("flat-*"))
+    for name in ("predictions.csv", f"folds/{two_folds.folds[0].name}/seed-0/history.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (brief_run / name).read_bytes()
+
+
 @pytest.mark.parametrize("stage", ["adapt", "finetune", "refit"])
 def test_a_run_killed_inside_a_fold_continues_to_the_same_bytes(
     brief_run, tone_store, labelled, two_folds, brief, tmp_path, stage

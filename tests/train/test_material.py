@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from serein.corpus.corpus import Corpus
-from serein.errors import CorpusError, StoreError
+from serein.errors import CorpusError, StoreError, UsageError
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
@@ -259,3 +259,10 @@ def test_an_encoder_whose_frames_last_no_whole_number_of_log_mel_frames_is_refus
     odd.settings["frame_rate"] = 30.0
     with pytest.raises(StoreError, match="50 log-mel frames a second cannot stand beside 30 encoder frames a second"):
         gather(odd, (), beside=[stores.mel])
+
+
+def test_mapped_frames_are_a_corpus_alone(stores):
+    mapped = gather(stores.own, stores.own.ids, mapped=True).array
+    assert mapped.flat.equal(stores.own.load().flat)
+    with pytest.raises(UsageError, match="put together in memory"):
+        gather(stores.own, stores.own.ids, views=[stores.slow], mapped=True)

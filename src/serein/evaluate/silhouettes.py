@@ -11,6 +11,7 @@ from serein.evaluate.metrics import mean_of_defined
 from serein.evaluate.statistics import Interval, student_quantile
 
 _LEVEL = 0.95
+_MOST_GROUPS = 100  # of talkers left out together, so that time does not grow with their number squared
 _DUST = 1e-12  # cosine distances below are rounding errors: their ratio would pass for a finding
 
 
@@ -82,24 +83,26 @@ def silhouettes(parts: Iterable[Embedded]) -> dict[str, Silhouette]:
     """The silhouette of each space, by its name, averaged over folds and seeds.
 
     The interval is a jackknife over talkers with Student's t, as in `serein.evaluate.statistics.talker_intervals`: each
-    talker is left out of every fold and seed at once. A fold that is undefined, as one may be without a talker, is left
-    out of the mean. An interval is unknown (nan) for a single talker, and where too few talkers are left to define
-    anything. With two talkers a fold it is too wide rather than too narrow: without one of them, what is left of the
-    fold is a single voice, and further from the rest than one talker fewer makes it.
+    talker is left out of every fold and seed at once; beyond 100 talkers, they are left out in 100 groups. A fold that
+    is undefined, as one may be without a talker, is left out of the mean. An interval is unknown (nan) for a single
+    talker, and where too few talkers are left to define anything. With two talkers a fold it is too wide rather than
+    too narrow: without one of them, what is left of the fold is a single voice, and further from the rest than one
+    talker fewer makes it.
 
     Args:
         parts: one a fold and seed, read one after the other; a space that is not in all of them is left out.
     """
     wholes: dict[str, list[float]] = {}
-    without: dict[str, list[dict[str, float]]] = {}
+    without: dict[str, list[dict[int, float]]] = {}
+    groups: dict[str, int] = {}
     count = 0
     for part in parts:
         count += 1
-        talkers = np.array(part.talkers, dtype=str)
+        group = np.array([groups.setdefault(talker, len(groups) % _MOST_GROUPS) for talker in part.talkers])
         for space, points in part.spaces.items():
             wholes.setdefault(space, []).append(silhouette(points, part.truth))
             without.setdefault(space, []).append(
-                {str(talker): _of_some(points, part.truth, talkers != talker) for talker in np.unique(talkers)}
+                {number: _of_some(points, part.truth, group != number) for number in np.unique(group).tolist()}
             )
     scores = {space: _jackknife(wholes[space], without[space]) for space in wholes if len(wholes[space]) == count}
     first, *_ = scores
@@ -116,16 +119,16 @@ def _of_some(points: Float[np.ndarray, "utterances width"], truth: Sequence[str]
     return silhouette(points[chosen], [label for label, is_chosen in zip(truth, chosen, strict=True) if is_chosen])
 
 
-def _jackknife(wholes: Sequence[float], without: Sequence[Mapping[str, float]]) -> Float[np.ndarray, " talkers_and_1"]:
-    """The mean over the parts, of everybody and then without each talker."""
-    talkers = sorted({talker for part in without for talker in part})
+def _jackknife(wholes: Sequence[float], without: Sequence[Mapping[int, float]]) -> Float[np.ndarray, " groups_and_1"]:
+    """The mean over the parts, of everybody and then without each group of talkers."""
+    numbers = sorted({number for part in without for number in part})
     table = [wholes] + [
-        [part.get(talker, whole) for whole, part in zip(wholes, without, strict=True)] for talker in talkers
+        [part.get(number, whole) for whole, part in zip(wholes, without, strict=True)] for number in numbers
     ]
     return mean_of_defined(np.array(table))
 
 
-def _estimate(scores: Float[np.ndarray, " talkers_and_1"], most: float) -> Estimate:
+def _estimate(scores: Float[np.ndarray, " groups_and_1"], most: float) -> Estimate:
     value, left_out = float(scores[0]), scores[1:]
     if len(left_out) < 2:
         return Estimate(value, Interval(nan, nan))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +37,8 @@ SHARD_UTTERANCES = 64
 SHARD_SECONDS = 900.0
 FP16_MAX = 65_504.0
 
+Recordings = dict[str, np.ndarray | AudioError]  # of a shard, by utterance
+
 
 def extract(
     corpus: Corpus,
@@ -52,7 +54,8 @@ def extract(
 
     What is in a shard, and how its utterances are batched, is a pure function of the arguments: a call that was killed
     and called again leaves the same bytes as one that was not. A file that cannot be read is named in the store's
-    ``failed`` and costs nothing else; calling again tries such files again.
+    ``failed`` and costs nothing else; calling again tries such files again. While a shard is encoded, the next one is
+    decoded and the last one written.
 
     Args:
         corpus: what to extract; labels are not looked at.
@@ -62,8 +65,8 @@ def extract(
         speed: play every recording this much faster, which moves pitch and formants as another talker would: such a
             store is a view of the corpus (``serein crossval --view``), to train on, and with ``model.test_views`` to
             judge beside the corpus at its own speed.
-        batch_seconds: most audio, padding included, that is encoded at once. Changes speed and memory only.
-        report: told after each shard.
+        batch_seconds: most audio that is encoded at once. Changes speed and memory only.
+        report: told after each shard; it may still be on its way to disk.
 
     Raises:
         StoreError: the folder holds frames made with other settings.
@@ -73,12 +76,24 @@ def extract(
     shards = list(plan_shards(corpus.utterances))
     _claim(folder, _settings(corpus, encoder, pool, speed, len(shards)))
     corpus.to_csv(folder / CORPUS_FILE)
-    for number, utterances in enumerate(shards):
-        path = shard_path(folder, number)
-        if not (path.exists() and _settled(path, utterances, speed)):
-            ids, frames, failed = _encode_shard(utterances, encoder, pool, speed, batch_seconds)
-            write_shard(path, ids, frames, failed)
-        report("extract", number + 1, len(shards), {"utterances": len(utterances)})
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+
+        def decode(number: int) -> Future[Recordings | None]:
+            return reader.submit(_decode_shard, shard_path(folder, number), shards[number], speed)
+
+        following: Future[Recordings | None] | None = None
+        written: Future[None] | None = None
+        for number, utterances in enumerate(shards):
+            recordings = (following or decode(number)).result()
+            following = decode(number + 1) if number + 1 < len(shards) else None
+            if recordings is not None:
+                encoded = _encode_shard(recordings, encoder, pool, batch_seconds)
+                if written:
+                    written.result()  # raises what went wrong, and lets no more than one shard wait
+                written = writer.submit(write_shard, shard_path(folder, number), *encoded)
+            report("extract", number + 1, len(shards), {"utterances": len(utterances)})
+        if written:
+            written.result()
     return FrameStore(folder)
 
 
@@ -120,23 +135,26 @@ def as_stored(frames: Float[Tensor, "frames layers width"], pool: int) -> Float1
     Raises:
         AudioError: a value does not fit float16, or is not a number.
     """
-    largest = float(frames.abs().max())
+    largest = float(torch.stack(torch.aminmax(frames)).abs().max())
     if not largest < FP16_MAX:  # also when it is not a number
         raise AudioError(f"frames reach {largest:g}, and float16 ends at {FP16_MAX:g}: this encoder cannot take it")
     return pool_frames(frames, pool).half()
 
 
-def _encode_shard(
-    utterances: Sequence[Utterance], encoder: SpeechEncoder, pool: int, speed: float, batch_seconds: float
-) -> tuple[list[str], list[Tensor], dict[str, str]]:
-    waveforms: dict[str, np.ndarray] = {}
-    failed: dict[str, str] = {}
+def _decode_shard(path: Path, utterances: Sequence[Utterance], speed: float) -> Recordings | None:
+    """Recordings by utterance; None where the shard is there already and a second try would change nothing."""
+    if path.exists() and _settled(path, utterances, speed):
+        return None
     with ThreadPoolExecutor() as threads:
-        for utterance, decoded in zip(utterances, threads.map(partial(_decode, speed=speed), utterances), strict=True):
-            if isinstance(decoded, AudioError):
-                failed[utterance.id] = str(decoded)
-            else:
-                waveforms[utterance.id] = decoded
+        decoded = threads.map(partial(_decode, speed=speed), utterances)
+        return {utterance.id: result for utterance, result in zip(utterances, decoded, strict=True)}
+
+
+def _encode_shard(
+    recordings: Recordings, encoder: SpeechEncoder, pool: int, batch_seconds: float
+) -> tuple[list[str], list[Tensor], dict[str, str]]:
+    failed = {name: str(decoded) for name, decoded in recordings.items() if isinstance(decoded, AudioError)}
+    waveforms = {name: decoded for name, decoded in recordings.items() if not isinstance(decoded, AudioError)}
     frames: dict[str, Tensor] = {}
     for batch in _batches(waveforms, batch_seconds):
         for name, encoded in zip(batch, encoder.encode([waveforms[name] for name in batch]), strict=True):
@@ -144,7 +162,7 @@ def _encode_shard(
                 frames[name] = as_stored(encoded, pool)
             except AudioError as error:
                 failed[name] = str(error)
-    ids = [utterance.id for utterance in utterances if utterance.id in frames]
+    ids = [name for name in recordings if name in frames]
     return ids, [frames[name] for name in ids], failed
 
 

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -88,23 +89,51 @@ class FrameStore:
         corpus = Corpus.from_csv(self.folder / CORPUS_FILE).select(lambda utterance: utterance.id in present)
         return Corpus(self.settings["corpus"]["name"], corpus.utterances)
 
-    def load(self) -> FrameArray:
-        """All frames in memory, each shard checked against its checksum.
+    def load(self, *, mapped: bool = False) -> FrameArray:
+        """All frames, each shard checked against its checksum.
+
+        Args:
+            mapped: leave the frames on disk, for a corpus that memory does not hold. The first call writes them once
+                more, flat, into a file beside the shards; a batch then reads what it needs, and the system keeps as
+                much in memory as there is room for. Later calls check that file's size alone.
 
         Raises:
             StoreError: a shard's bytes are not what was written.
         """
         lengths = [length for header in self.headers.values() for length in header.lengths]
         encoder = self.settings["encoder"]
-        flat = torch.empty(sum(lengths), len(encoder["layers"]), encoder["width"], dtype=torch.float16)
-        place = 0
-        for shard, header in self.headers.items():
-            frames = _read_frames(shard)
-            if _checksum(frames) != header.checksum:
-                raise StoreError(f"{shard}: its bytes have changed since it was written; delete it and extract again")
-            flat[place : place + len(frames)] = frames
-            place += len(frames)
+        shape = (sum(lengths), len(encoder["layers"]), encoder["width"])
+        if mapped:
+            flat = self._mapped(prod(shape)).view(shape)
+        else:
+            flat = torch.empty(shape, dtype=torch.float16)
+            place = 0
+            for frames in self._shards():
+                flat[place : place + len(frames)] = frames
+                place += len(frames)
         return FrameArray(self.ids, flat, torch.tensor(lengths, dtype=torch.long), self.frame_rate)
+
+    def _shards(self) -> Iterator[Tensor]:
+        """The frames of each shard that has any, checked."""
+        for shard, header in self.headers.items():
+            if header.ids:
+                frames = _read_frames(shard)
+                if _checksum(frames) != header.checksum:
+                    raise StoreError(
+                        f"{shard}: its bytes have changed since it was written; delete it and extract again"
+                    )
+                yield frames
+
+    def _mapped(self, numbers: int) -> Tensor:
+        checksums = "".join(header.checksum for header in self.headers.values())
+        path = self.folder / f"flat-{hashlib.sha256(checksums.encode()).hexdigest()[:16]}.float16"
+        if not path.exists():
+            for outdated in self.folder.glob("flat-*.float16"):
+                outdated.unlink()
+            _write_parts(path, (frames.contiguous().numpy().data for frames in self._shards()))
+        if path.stat().st_size != 2 * numbers:
+            raise StoreError(f"{path}: is not as long as the shards' frames; delete it, it is made again")
+        return torch.from_file(str(path), shared=False, size=numbers, dtype=torch.float16)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -166,9 +195,13 @@ def read_header(shard: Path) -> ShardHeader:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file that is seen whole or not at all, also after a power cut."""
+    _write_parts(path, [content])
+
+
+def _write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
-        file.write(content)
+        file.writelines(parts)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -1,6 +1,7 @@
 """Whisper's encoder: a log-mel spectrogram of up to 30 seconds, two convolutions, then a transformer."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn.functional import gelu
 from serein.errors import ModelError, TooShort
 from serein.frames.audio import SAMPLE_RATE
 from serein.frames.blocks import run_blocks
+from serein.frames.packed import pack_blocks, run_packed
 from serein.frames.pretrained import Checkpoint, fingerprint, load_extractor, load_model
 
 CONVOLUTION_STRIDE = 2  # mel frames a frame
@@ -28,16 +30,13 @@ class WhisperEncoder:
 
     def __init__(self, checkpoint: Checkpoint, layers: tuple[int, ...], device: str, dtype: torch.dtype, padding: bool):
         self._extractor = load_extractor(checkpoint, "WhisperFeatureExtractor")
-        encoder = load_model(checkpoint, dtype).encoder
-        del encoder.layers[max(layers) :]
+        self._checkpoint, self._device, self._dtype = checkpoint, device, dtype
         self._cut = max(layers) < checkpoint.blocks
-        if self._cut:
-            del encoder.layer_norm
-        self._encoder: Any = encoder.to(device)
-        self._device, self._dtype = device, dtype
         self._padding = padding
         self._hop = int(self._extractor.hop_length)
         self._piece = int(self._extractor.n_samples)
+        self.layers = layers
+        encoder = self._encoder
         positions, frames = len(encoder.embed_positions.weight), self._frames_of_piece(self._piece)
         if frames != positions:
             raise ModelError(
@@ -47,13 +46,26 @@ class WhisperEncoder:
         self.name = checkpoint.name
         self.revision = checkpoint.revision
         self.fingerprint = fingerprint(encoder.state_dict())
-        self.layers = layers
         self.width = int(checkpoint.config.d_model)
         self.frame_rate = SAMPLE_RATE / (self._hop * CONVOLUTION_STRIDE)
         self.settings: dict[str, Any] = {
             "dtype": str(dtype).removeprefix("torch."),
             "whisper_padding": padding,
         }
+        self._convolutions = (encoder.conv1, encoder.conv2)
+        self._positions: Tensor = encoder.embed_positions.weight
+        self._norm = None if self._cut else encoder.layer_norm
+        packed = pack_blocks(encoder.layers, checkpoint.config)
+        self._run = partial(run_blocks, encoder.layers) if packed is None else partial(run_packed, packed)
+
+    @property
+    def _encoder(self) -> Any:
+        """Transformers' own module, read from disk again: beside what it was made into it would fill memory."""
+        encoder = load_model(self._checkpoint, self._dtype).encoder
+        del encoder.layers[max(self.layers) :]
+        if self._cut:
+            del encoder.layer_norm
+        return encoder.to(self._device)
 
     def num_frames(self, samples: int) -> int:
         """Frames of a waveform: mel = floor(samples / 160), frames = floor((mel + 1) / 2), each 30 seconds.
@@ -67,13 +79,9 @@ class WhisperEncoder:
     def encode(self, waveforms: Sequence[Float32[np.ndarray, " _"]]) -> list[Float[Tensor, "_ layers width"]]:
         """Frames of each waveform (16 kHz); see :meth:`serein.frames.encoder.SpeechEncoder.encode`."""
         pieces = [self._pieces(waveform) for waveform in waveforms]
-        with torch.inference_mode():
-            encoded = run_blocks(
-                self._encoder.layers,
-                [self._enter(piece) for clip in pieces for piece in clip],
-                self.layers,
-                final_norm=None if self._cut else self._encoder.layer_norm,
-            )
+        with torch.no_grad():
+            entering = [self._enter(piece) for clip in pieces for piece in clip]
+            encoded = self._run(entering, self.layers, final_norm=self._norm)
         following = iter(encoded)
         return [torch.cat([next(following)[: self._frames_of_piece(len(piece))] for piece in clip]) for clip in pieces]
 
@@ -88,11 +96,15 @@ class WhisperEncoder:
         return pieces
 
     def _enter(self, piece: Float32[np.ndarray, " _"]) -> Float[Tensor, "_ width"]:
-        mel = self._extractor(piece, sampling_rate=SAMPLE_RATE, return_tensors="pt").input_features
-        if not self._padding:
-            mel = mel[:, :, : len(piece) // self._hop]
-        encoder = self._encoder
-        frames: Tensor = gelu(encoder.conv1(mel.to(self._device, self._dtype)))
-        frames = gelu(encoder.conv2(frames))[0].T
-        positions: Tensor = encoder.embed_positions.weight[: len(frames)]
-        return frames + positions
+        if self._padding:
+            mel = self._mel(piece)
+        else:  # a window of silence behind the clip is all of the padding that its own spectrogram sees
+            mel = self._mel(np.pad(piece, (0, self._extractor.n_fft)), padding=False)[:, :, : len(piece) // self._hop]
+        first, second = self._convolutions
+        frames: Tensor = gelu(second(gelu(first(mel.to(self._device, self._dtype)))))[0].T
+        return frames + self._positions[: len(frames)]
+
+    def _mel(self, samples: Float32[np.ndarray, " _"], **options: Any) -> Float[Tensor, "1 bands windows"]:
+        features = self._extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt", **options)
+        mel: Tensor = features.input_features
+        return mel

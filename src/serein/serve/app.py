@@ -14,6 +14,7 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
+from serein.answers import rank
 from serein.recognizer import EmotionRecognizer
 from serein.serve.door import Door
 from serein.serve.limits import Limits
@@ -98,9 +99,7 @@ def _add_speech(app: FastAPI, service: Service, name: str) -> None:
         """Scores of one recording."""
         async with service.recording(request) as heard:
             probabilities = await service.probabilities(heard.samples)
-        pairs = zip(recognizer.labels, probabilities.tolist(), strict=True)
-        scores: list[dict[str, Any]] = [{"label": label, "score": score} for label, score in pairs]
-        scores.sort(key=lambda score: score["score"], reverse=True)
+        scores = rank(recognizer.labels, probabilities.tolist())
         return Prediction(
             scores=scores[: query.top_k],
             label=scores[0]["label"] if recognizer.sure(scores) else None,

@@ -72,7 +72,7 @@ def cross_validate(
     Raises:
         CorpusError: a talker on both sides, an utterance without frames, or a recording of the corpus in another.
         StoreError: the folder holds a run with other settings, or the stores do not go together.
-        UsageError: see :func:`check_settings`; or no seed.
+        UsageError: see :func:`check_settings` and :func:`serein.train.material.gather`; or no seed.
     """
     folder = Path(folder)
     check_settings(system, recipe, views, unlabelled, beside)
@@ -89,7 +89,7 @@ def cross_validate(
     heard = () if adapter_training == "none" else unlabelled
     material = gather(
         store, named, views=views, unlabelled=heard, beside=beside if system == "co-att" else (),
-        talker_statistics=talker_statistics,
+        talker_statistics=talker_statistics, mapped=recipe.speed.frames == "mapped",
     )  # fmt: skip
     array = material.array
     labels = label_indices(array, corpus, protocol.labels)

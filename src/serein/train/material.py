@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import CorpusError, StoreError
+from serein.errors import CorpusError, StoreError, UsageError
 from serein.frames.batches import FrameArray, join
 from serein.frames.beside import pack_beside
 from serein.frames.store import FrameStore
@@ -41,6 +41,7 @@ def gather(
     unlabelled: Sequence[FrameStore] = (),
     beside: Sequence[FrameStore] = (),
     talker_statistics: bool = False,
+    mapped: bool = False,
 ) -> Material:
     """Load all stores as one array.
 
@@ -52,12 +53,20 @@ def gather(
         beside: log-mel frames of the corpus and then of each view, which go into the array beside the encoder's; or
             none.
         talker_statistics: standardise each talker's frames by themselves.
+        mapped: leave the frames on disk, see :meth:`serein.frames.store.FrameStore.load`; only for a corpus alone, for
+            all else is put together in memory.
 
     Raises:
         CorpusError: an utterance without frames, or a recording of the corpus in an unlabelled store.
         StoreError: the stores' frames do not go together, the corpus's own were made at another speed, a view's at none
             or of another corpus, or what stands beside is not log-mel frames of the same speed and corpus.
+        UsageError: mapped, and not alone.
     """
+    if mapped and (views or unlabelled or beside or talker_statistics):
+        raise UsageError(
+            'speed.frames = "mapped": views, other corpora, frames beside and talker statistics are put together in '
+            'memory; leave them out, or set "memory"'
+        )
     if "speed" in store.settings:
         raise StoreError(f"{store.folder}: was extracted at another speed: it is a view of a corpus (--view)")
     _check_frames(store, required)
@@ -68,7 +77,7 @@ def gather(
         _check_elsewhere(other, store, corpus)
     for mel, neighbour in zip(beside, (store, *views) if beside else (), strict=True):
         _check_beside(mel, neighbour, store, corpus)
-    arrays = [store.load()]
+    arrays = [store.load(mapped=mapped)]
     ids = arrays[0].ids
     arrays += [view.load().select(ids) for view in views]
     if beside:

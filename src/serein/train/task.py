@@ -92,8 +92,8 @@ class Task:
         Nobody else is trained on; their number is 0 and says nothing.
         """
         known = self.talkers[self.with_views(self.known())].unique()
-        numbers: Tensor = (self.talkers.unsqueeze(1) == known).int().argmax(1)
-        return numbers
+        numbers = torch.searchsorted(known, self.talkers).clamp(max=len(known) - 1)
+        return numbers.where(known[numbers] == self.talkers, 0)
 
     def labelled(self) -> Int[Tensor, " train"]:
         """Training utterances whose labels may be used: all, or ``finetune.label_share`` of each class."""
