@@ -63,6 +63,13 @@ def test_a_batch_holds_the_stored_frames_and_zeros_at_padding():
     assert moved.lengths.tolist() == [2, 5]
 
 
+def test_frames_stay_where_a_gpu_has_no_room_for_them(monkeypatch):
+    frames = array([3, 5, 2])
+    assert frames.near(torch.device("cpu")) is frames
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * frames.flat.nbytes - 1, 0))
+    assert frames.near(torch.device("cuda")) is frames
+
+
 def test_moments_and_pooled_statistics_equal_numpys():
     frames = array([3, 5, 2])
     mean, deviation = frames.moments(torch.tensor([0, 2]))

@@ -105,14 +105,31 @@ def test_an_attribute_far_below_uniform_usage_is_moved_onto_a_frame_of_the_batch
     assert attributes.counts[2] == pytest.approx(attributes.counts.mean().item(), rel=0.5)
 
 
+def test_idle_attributes_move_onto_different_frames_and_the_others_stay():
+    attributes = LocalAttributes(6, 2, decay=0.5, revive_below=0.1)
+    attributes.prototypes.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0]] + [[900.0, 900.0]] * 4))
+    attributes.counts.copy_(torch.tensor([10.0, 10.0, 0.0, 0.0, 0.0, 0.0]))
+    frames = torch.randn(40, 2)
+    health = attributes.update(frames, assign(frames, attributes.prototypes), seeded())
+    nearest = torch.cdist(attributes.prototypes[2:], frames).min(1)
+    assert health.revived.item() == 4
+    assert nearest.values.max() < 1e-3
+    assert nearest.indices.unique().numel() == 4
+    assert attributes.prototypes[:2].abs().max() < 3
+    attributes.prototypes[2:] = 900.0
+    attributes.counts[2:] = 0.0
+    attributes.update(frames[:2], torch.tensor([0, 1]), seeded())  # fewer frames than idle attributes
+    assert torch.cdist(attributes.prototypes[2:], frames[:2]).min(1).values.max() < 1e-3
+
+
 def test_usage_and_perplexity_by_hand():
     attributes = started(torch.zeros(4, 1))
     attributes.got.copy_(torch.tensor([1.0, 1.0, 0.0, 0.0]))
     health = attributes.health()
-    assert health.usage == 0.5
-    assert health.perplexity == pytest.approx(2 / 4)
+    assert health.usage.item() == 0.5
+    assert health.perplexity.item() == pytest.approx(2 / 4)
     attributes.got.fill_(3.0)
-    assert attributes.health().perplexity == pytest.approx(1.0)
+    assert attributes.health().perplexity.item() == pytest.approx(1.0)
 
 
 def test_cosine_logits_by_hand_and_distance_logits_agree_with_eq_4():
@@ -137,5 +154,5 @@ def test_revival_does_not_hide_that_one_attribute_gets_every_frame(steps):
     attributes.start(torch.randn(200, 2), seeded())
     for _ in range(steps):
         health = attributes.update(torch.randn(200, 2), torch.zeros(200, dtype=torch.long), seeded())
-    assert health.usage == pytest.approx(1 / 64)
-    assert health.perplexity == pytest.approx(1 / 64)
+    assert health.usage.item() == pytest.approx(1 / 64)
+    assert health.perplexity.item() == pytest.approx(1 / 64)

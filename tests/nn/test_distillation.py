@@ -47,9 +47,34 @@ def test_the_reconstruction_compares_the_masked_student_with_the_normed_teacher(
     distillation = build(target_norm="layer").eval()
     frames, padding_mask, frame_mask = data()
     output = distillation(frames, padding_mask, frame_mask, draws())
-    teacher = normalize_target(distillation.teacher(frames, padding_mask), "layer")
-    student = distillation.student(frames, padding_mask, frame_mask)
-    assert torch.allclose(output.reconstruction, masked_mse(student, teacher, frame_mask))
+    teacher = normalize_target(distillation.teacher(frames, padding_mask), "layer")[frame_mask]
+    student = distillation.student(frames, padding_mask, frame_mask)[frame_mask]
+    assert torch.allclose(output.reconstruction, masked_mse(student, teacher))
+
+
+def test_eq_1_is_about_hidden_frames_only():
+    distillation = build(dropout=0.0, target_norm="none")
+    frames, padding_mask, frame_mask = data()
+    before = distillation(frames, padding_mask, frame_mask, draws()).reconstruction
+    visible = ~frame_mask & ~padding_mask
+    distillation.teacher.mlp.register_forward_hook(
+        lambda module, args, output: output + 7.0 * visible[~padding_mask].unsqueeze(1)
+    )
+    after = distillation(frames, padding_mask, frame_mask, draws())
+    assert torch.allclose(after.reconstruction, before)
+    assert after.teacher_frames.mean() > 1
+
+
+def test_gradients_are_those_of_the_whole_network_on_hidden_frames():
+    distillation = build(dropout=0.0, target_norm="none")
+    frames, padding_mask, frame_mask = data()
+    output = distillation(frames, padding_mask, frame_mask, draws())
+    output.reconstruction.backward()
+    ours = {name: p.grad.clone() for name, p in distillation.student.named_parameters()}
+    distillation.student.zero_grad()
+    teacher = distillation.teacher(frames, padding_mask)[frame_mask]
+    masked_mse(distillation.student(frames, padding_mask, frame_mask)[frame_mask], teacher).backward()
+    assert all(torch.allclose(ours[name], p.grad, atol=1e-6) for name, p in distillation.student.named_parameters())
 
 
 def test_pseudo_labels_are_the_nearest_attributes_of_the_teachers_frames():

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from serein.nn.transformer import FrameFrontEnd, TransformerBlock, WAPTransformer, WeightedAverage
+from serein.nn.transformer import FrameFrontEnd, TransformerBlock, WAPTransformer, WeightedAverage, attend
 
 
 def adapter(**changes) -> WAPTransformer:
@@ -37,6 +37,34 @@ def test_padding_never_changes_an_output():
     for row, length in enumerate((20, 7, 1)):
         alone = adapter()(frames[row : row + 1, :length], mask[row : row + 1, :length])
         assert torch.allclose(together[row, :length], alone[0], atol=1e-5)
+
+
+def test_wanted_frames_are_those_of_the_whole_output():
+    frames, mask = padded(9, 4, 6)
+    wanted = torch.tensor([3, 9, 1, 20])
+    assert torch.allclose(
+        adapter()(frames, mask, wanted=wanted), adapter()(frames, mask).flatten(0, 1)[wanted], atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("lengths", [(9, 9), (9, 4)])
+def test_attention_in_bfloat16_is_torchs_own_within_its_digits(lengths):
+    torch.manual_seed(2)
+    q, k, v = torch.randn(3, 2, 3, 9, 8)
+    visible = (torch.arange(9) < torch.tensor(lengths).unsqueeze(1))[:, None, None, :]
+    expected = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    ours = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), None if lengths == (9, 9) else visible)
+    assert ours.dtype == torch.bfloat16
+    assert (ours.float() - expected).abs().max() < 0.03
+
+
+def test_padding_never_changes_an_output_in_bfloat16():
+    frames, mask = padded(20, 7, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        together = adapter()(frames, mask)
+        for row, length in enumerate((20, 7, 1)):
+            alone = adapter()(frames[row : row + 1, :length], mask[row : row + 1, :length])
+            assert torch.allclose(together[row, :length].float(), alone[0].float(), atol=0.02)
 
 
 def test_what_stands_at_padding_does_not_matter():

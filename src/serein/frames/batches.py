@@ -1,7 +1,7 @@
 """Frames in memory, and batches of utterances of similar length."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,9 @@ class FrameBatch(NamedTuple):
     """Utterances padded to one length.
 
     Attributes:
-        frames: float32, zero at padding.
+        frames: float32, zero at padding, on the device of the array that it comes from.
         lengths: frames of each utterance.
-        padding_mask: True = padding.
+        padding_mask: True = padding; on the CPU.
     """
 
     frames: Float[Tensor, "batch frames layers width"]
@@ -77,9 +77,17 @@ class FrameArray:
         starts = (self.lengths.cumsum(0) - self.lengths)[indices]
         position = torch.arange(int(lengths.max()))
         padding_mask = position >= lengths.unsqueeze(1)
-        rows = (starts.unsqueeze(1) + position).masked_fill(padding_mask, 0)
-        frames = self.flat[rows].float().masked_fill(padding_mask[:, :, None, None], 0.0)
-        return FrameBatch(frames, lengths, padding_mask)
+        rows = (starts.unsqueeze(1) + position).masked_fill(padding_mask, 0).to(self.flat.device)
+        frames = self.flat.index_select(0, rows.flatten()).float().view(*rows.shape, self.layers, self.width)
+        return FrameBatch(
+            frames.masked_fill_(padding_mask[:, :, None, None].to(frames.device), 0.0), lengths, padding_mask
+        )
+
+    def near(self, device: torch.device) -> "FrameArray":
+        """The frames on a GPU, where they take less than half of its free memory; else they stay where they are."""
+        if device.type != "cuda" or 2 * self.flat.nbytes > torch.cuda.mem_get_info(device)[0]:
+            return self
+        return replace(self, flat=self.flat.to(device))
 
     def select(self, ids: Sequence[str]) -> "FrameArray":
         """Only these utterances, in this order."""

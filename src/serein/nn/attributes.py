@@ -1,6 +1,5 @@
 """Local attributes: K prototypes of the teacher's frames, learned online without labels (paper, section II-B.2)."""
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,15 +13,17 @@ Similarity = Literal["cosine", "distance"]
 class AttributeHealth(NamedTuple):
     """How well the attributes are used, from the smoothed counts of frames that they really got.
 
+    Tensors of no dimension, so that a GPU is not waited for before they are read.
+
     Attributes:
         usage: share of the attributes that get at least a tenth of their even share, in [0, 1].
         perplexity: exp of the entropy of the assignments, over K, in [1/K, 1]; 1 = all are used alike.
         revived: how many attributes the last update moved onto fresh frames.
     """
 
-    usage: float
-    perplexity: float
-    revived: int
+    usage: Float[Tensor, ""]
+    perplexity: Float[Tensor, ""]
+    revived: Int[Tensor, ""]
 
 
 def assign(
@@ -99,9 +100,9 @@ class LocalAttributes(nn.Module):
 
     @torch.no_grad()
     def start(self, frames: Float[Tensor, "frames width"], generator: torch.Generator) -> None:
-        """Put every attribute on a frame drawn without repetition (with repetition where frames are fewer than K)."""
-        picks = _draw(len(frames), len(self.prototypes), generator).to(frames.device)
-        self.prototypes.copy_(frames[picks])
+        """Put every attribute on a frame of a random order, which begins again where frames are fewer than K."""
+        order = torch.randperm(len(frames), generator=generator).to(frames.device)
+        self.prototypes.copy_(frames[order[torch.arange(len(self.prototypes), device=frames.device) % len(frames)]])
         self.counts.fill_(len(frames) / len(self.prototypes))
         self.got.zero_()
         self.started.fill_(True)
@@ -120,8 +121,7 @@ class LocalAttributes(nn.Module):
             assignments: eq. (4) for these frames, under the prototypes as they are now.
             generator: on the CPU; draws the frames that revive attributes.
         """
-        attributes = len(self.prototypes)
-        new = torch.bincount(assignments, minlength=attributes).to(self.counts)
+        new = torch.zeros_like(self.counts).index_add_(0, assignments, torch.ones_like(assignments).to(self.counts))
         sums = torch.zeros_like(self.prototypes).index_add_(0, assignments, frames.to(self.prototypes))
         self.counts.mul_(self.decay).add_(new)
         self.got.mul_(self.decay).add_(new)
@@ -130,22 +130,16 @@ class LocalAttributes(nn.Module):
         self.prototypes.lerp_(means, torch.where(new > 0, eta, 0.0).unsqueeze(1))
         even = self.counts.mean()
         idle = self.counts < self.revive_below * even
-        revived = int(idle.sum())
-        if revived:
-            picks = _draw(len(frames), revived, generator).to(frames.device)
-            self.prototypes[idle] = frames[picks].to(self.prototypes)
-            self.counts[idle] = even
-        return self.health(revived)
+        # The n-th idle attribute takes the n-th frame of a random order: how many are idle need not be known here.
+        order = torch.randperm(len(frames), generator=generator).to(frames.device)
+        fresh = frames[order[(idle.cumsum(0) - 1) % len(frames)]].to(self.prototypes)
+        self.prototypes.copy_(torch.where(idle.unsqueeze(1), fresh, self.prototypes))
+        self.counts.copy_(torch.where(idle, even, self.counts))
+        return self.health()._replace(revived=idle.sum())
 
-    def health(self, revived: int = 0) -> AttributeHealth:
+    def health(self) -> AttributeHealth:
         """Usage and perplexity, of the frames that the attributes got (a revived one has not got any yet)."""
         shares = self.got / self.got.sum()
-        entropy = -(shares * shares.clamp(min=1e-12).log()).sum().item()
-        usage = (shares * len(shares) >= 0.1).float().mean().item()
-        return AttributeHealth(usage, math.exp(entropy) / len(shares), revived)
-
-
-def _draw(population: int, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
-    if population < count:
-        return torch.randint(population, (count,), generator=generator)
-    return torch.randperm(population, generator=generator)[:count]
+        entropy = -(shares * shares.clamp(min=1e-12).log()).sum()
+        usage = (shares * len(shares) >= 0.1).float().mean()
+        return AttributeHealth(usage, entropy.exp() / len(shares), torch.zeros_like(usage).long())

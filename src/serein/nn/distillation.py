@@ -72,6 +72,7 @@ class SelfDistillation(nn.Module):
         self.temperature = temperature
         self.similarity: Similarity = similarity
         self.target_norm: Literal["none", "layer"] = target_norm
+        self._started = False
 
     def train(self, mode: bool = True) -> "SelfDistillation":
         """Training mode for the student; the teacher never drops units out."""
@@ -88,40 +89,48 @@ class SelfDistillation(nn.Module):
     ) -> DistillationOutput:
         """Both losses for one batch; the first call starts the attributes on this batch's teacher frames.
 
+        The student's last block and its MLP see hidden frames only, since both losses do. With masks on the CPU
+        nothing here waits for a GPU.
+
         Args:
             frames: the encoder's frames.
             padding_mask: True = padding.
             frame_mask: M, the hidden frames.
             generator: on the CPU; used when the attributes start.
         """
-        valid = ~padding_mask
+        valid, hidden = _places(~padding_mask), _places(frame_mask)
+        hidden_of_valid = _places(frame_mask.flatten()[valid]).to(frames.device)
         with torch.no_grad():
-            raw = self.teacher(frames, padding_mask).float()
-            target = normalize_target(raw, self.target_norm)
-            teacher_frames = target[valid]
-            if not self.attributes.started:
+            raw = self.teacher(frames, padding_mask, wanted=valid.to(frames.device)).float()
+            teacher_frames = normalize_target(raw, self.target_norm)
+            # Whether they have started is asked of the device once, not at every step.
+            if not self._started and not self.attributes.started:
                 self.attributes.start(teacher_frames, generator)
+            self._started = True
             # Attributes lie closer together than bf16 can tell: distances stay in float32 under mixed precision.
             with torch.autocast(frames.device.type, enabled=False):
                 assignments = assign(teacher_frames, self.attributes.prototypes)
-            pseudo_labels = assignments[frame_mask[valid]]
-        student = self.student(frames, padding_mask, frame_mask).float()
+            pseudo_labels = assignments[hidden_of_valid]
+        student = self.student(frames, padding_mask, frame_mask, hidden.to(frames.device)).float()
         with torch.autocast(frames.device.type, enabled=False):
-            logits = attribute_logits(
-                student[frame_mask], self.attributes.prototypes, self.temperature, self.similarity
-            )
+            logits = attribute_logits(student, self.attributes.prototypes, self.temperature, self.similarity)
         return DistillationOutput(
-            reconstruction=masked_mse(student, target, frame_mask),
+            reconstruction=masked_mse(student, teacher_frames[hidden_of_valid]),
             pseudo_ce=pseudo_cross_entropy(logits, pseudo_labels),
             teacher_frames=teacher_frames,
             assignments=assignments,
             quantization_error=quantization_error(teacher_frames, self.attributes.prototypes, assignments)
             / len(assignments),
             agreement=(logits.argmax(1) == pseudo_labels).float().mean(),
-            teacher_spread=raw[valid].std(0, correction=0).mean(),
+            teacher_spread=raw.std(0, correction=0).mean(),
         )
 
     def follow(self, output: DistillationOutput, decay: float, generator: torch.Generator) -> AttributeHealth:
         """After the student's step: the teacher follows, eq. (2), and the attributes follow the teacher, eq. (5)."""
         update_ema(self.teacher, self.student, decay)
         return self.attributes.update(output.teacher_frames, output.assignments, generator)
+
+
+def _places(mask: Bool[Tensor, "*frames"]) -> Int[Tensor, " true"]:
+    """Where a mask is True, counted through the whole batch."""
+    return mask.flatten().nonzero().squeeze(1)

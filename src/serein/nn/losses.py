@@ -3,20 +3,20 @@
 from typing import Literal
 
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def masked_mse(
-    student: Float[Tensor, "batch frames width"],
-    teacher: Float[Tensor, "batch frames width"],
-    frame_mask: Bool[Tensor, "batch frames"],
-) -> Float[Tensor, ""]:
+def masked_mse(student: Float[Tensor, "hidden width"], teacher: Float[Tensor, "hidden width"]) -> Float[Tensor, ""]:
     """Eq. (1): L_rec = 1/|M| * sum over i in M of ||z_i^t - z_i^s||_2^2.
 
     The squared distance is summed over the width, as printed, and averaged over the hidden frames.
+
+    Args:
+        student: z^s of the hidden frames M.
+        teacher: z^t of the same frames.
     """
-    return (teacher[frame_mask] - student[frame_mask]).square().sum(-1).mean()
+    return (teacher - student).square().sum(-1).mean()
 
 
 def normalize_target(

@@ -4,12 +4,33 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from serein.nn.masking import replace_frames
 
 LayerMix = Literal["softmax", "joined"]
+
+
+def attend(
+    q: Float[Tensor, "batch heads frames width"],
+    k: Float[Tensor, "batch heads frames width"],
+    v: Float[Tensor, "batch heads frames width"],
+    visible: Bool[Tensor, "batch 1 1 frames"] | None,
+) -> Float[Tensor, "batch heads frames width"]:
+    """softmax(q k^T / sqrt(width)) v over the visible frames (None = all)."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
+    # On a CPU torch's fused attention is no faster in bf16 than in float32, and its backward much slower: two plain
+    # products, with the mask as what the first one is added to, take half the time.
+    batch, heads, frames, width = q.shape
+    q, k, v = (part.reshape(batch * heads, frames, width) for part in (q, k, v))
+    hidden = q.new_zeros(1, 1, 1)
+    if visible is not None:
+        hidden = q.new_zeros(visible.shape).masked_fill(~visible, -torch.inf)
+        hidden = hidden.expand(batch, heads, 1, frames).reshape(batch * heads, 1, frames)
+    scores = torch.baddbmm(hidden, q, k.mT, alpha=width**-0.5)
+    return (scores.softmax(-1) @ v).view(batch, heads, frames, width)
 
 
 class TransformerBlock(nn.Module):
@@ -36,21 +57,24 @@ class TransformerBlock(nn.Module):
         self,
         x: Float[Tensor, "batch frames width"],
         visible: Bool[Tensor, "batch 1 1 frames"] | None,
-    ) -> Float[Tensor, "batch frames width"]:
-        """One block; ``visible`` says which frames may be attended to (None = all)."""
+        wanted: Int[Tensor, " wanted"] | None = None,
+    ) -> Float[Tensor, "*output width"]:
+        """One block; ``visible`` says which frames may be attended to, ``wanted`` whose output matters (None = all)."""
         batch, frames, width = x.shape
         qkv = self.qkv(self.attention_norm(x)).view(batch, frames, 3, self.heads, width // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (batch, heads, frames, width / heads)
-        if x.device.type == "cpu" and q.dtype == torch.bfloat16:
-            # torch's backward of bf16 attention takes fifteen times the time of float32's on a CPU.
-            with torch.autocast("cpu", enabled=False):
-                attended = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), attn_mask=visible)
-        else:
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=visible)
-        attended = self.out(attended.transpose(1, 2).reshape(batch, frames, width))
-        x = x + F.dropout(attended, self.dropout, self.training)
+        attended = attend(q, k, v, visible).transpose(1, 2).reshape(batch, frames, width)
+        x, attended = pick(x, wanted), pick(attended, wanted)
+        x = x + F.dropout(self.out(attended), self.dropout, self.training)
         hidden = F.gelu(self.up(self.feed_forward_norm(x)))
         return x + F.dropout(self.down(hidden), self.dropout, self.training)
+
+
+def pick(
+    x: Float[Tensor, "batch frames width"], wanted: Int[Tensor, " wanted"] | None
+) -> Float[Tensor, "*output width"]:
+    """The wanted frames, counted through the whole batch, one after the other; None = all, as they are."""
+    return x if wanted is None else x.flatten(0, 1).index_select(0, wanted)
 
 
 class WeightedAverage(nn.Module):
@@ -69,7 +93,10 @@ class WeightedAverage(nn.Module):
     def forward(self, outputs: list[Float[Tensor, "*batch"]]) -> Float[Tensor, "*batch"]:
         """Average tensors of one shape."""
         weights = self.scores.softmax(0)
-        return torch.stack([weight * output for weight, output in zip(weights, outputs, strict=True)]).sum(0)
+        average = weights[0] * outputs[0]
+        for weight, output in zip(weights[1:], outputs[1:], strict=True):
+            average = torch.addcmul(average, weight, output)
+        return average
 
 
 class FrameFrontEnd(nn.Module):
@@ -156,13 +183,21 @@ class WAPTransformer(nn.Module):
         frames: Float[Tensor, "batch frames layers input_width"],
         padding_mask: Bool[Tensor, "batch frames"],
         frame_mask: Bool[Tensor, "batch frames"] | None = None,
-    ) -> Float[Tensor, "batch frames width"]:
+        wanted: Int[Tensor, " wanted"] | None = None,
+    ) -> Float[Tensor, "*output width"]:
         """Enrich frames.
+
+        Masks may stay on the CPU while the frames are on a GPU: then nothing here waits for it.
 
         Args:
             frames: the encoder's frames; what stands at padding positions does not matter.
             padding_mask: True = padding. Output at padding positions means nothing.
             frame_mask: True = replaced by the learnable embedding before positions are added.
+            wanted: the frames whose output is asked for, counted through the whole batch, on the device of ``frames``;
+                what only the others need is not computed. None asks for all.
+
+        Returns:
+            (batch, frames, width), or (wanted, width).
 
         Raises:
             ValueError: more frames than learned positions.
@@ -174,12 +209,13 @@ class WAPTransformer(nn.Module):
             )
         x = self.embed(self.front_end(frames))
         if frame_mask is not None:
-            x = replace_frames(x, frame_mask, self.mask_embedding)
+            x = replace_frames(x, frame_mask.to(x.device), self.mask_embedding)
         x = x + self.positions[:length]
-        visible = ~padding_mask[:, None, None, :] if padding_mask.any() else None
+        visible = ~padding_mask[:, None, None, :].to(x.device) if padding_mask.any() else None
         outputs = []
-        for block in self.blocks:
+        for block in self.blocks[:-1]:
             x = block(x, visible)
-            outputs.append(x)
+            outputs.append(pick(x, wanted))
+        outputs.append(self.blocks[-1](x, visible, wanted))
         output: Tensor = self.mlp(self.average(outputs))
         return output

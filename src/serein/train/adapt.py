@@ -1,6 +1,7 @@
 """Adapter training without labels: the loop round :class:`serein.nn.distillation.SelfDistillation`."""
 
 import math
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -8,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from serein.frames.batches import FrameArray, frame_budget, plan_batches
+from serein.frames.batches import FrameArray, FrameBatch, frame_budget, plan_batches
 from serein.model import ModelConfig, build_adapter
 from serein.nn.attributes import LocalAttributes
 from serein.nn.distillation import SelfDistillation
@@ -89,7 +90,10 @@ def adapt(
     steps = settings.epochs * steps_per_epoch
     done, history = checkpoint.restore(distillation, optimizer)
 
+    array = array.near(device)
     batches: list[Tensor] = []
+    unread: list[Row] = []
+    read_at = 0.0
     for step in range(done, steps):
         epoch, place = divmod(step, steps_per_epoch)
         if not batches or place == 0:
@@ -103,53 +107,90 @@ def adapt(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
 
-        # hide frames, compare student and teacher
         batch = array.batch(indices[batches[place]])
-        frame_mask = sample_frame_mask(
-            batch.padding_mask, settings.mask_ratio, span=settings.mask_span, generator=draws
-        )
-        frames, _, padding_mask = batch.to(device)
-        with autocast(device, recipe.speed.precision):
-            output = distillation(frames, padding_mask, frame_mask.to(device), draws)
-        loss = adapter_loss(output.reconstruction, output.pseudo_ce, weight)
-
-        check_finite(loss, "adapt", step, learning_rate)
-
-        # the student moves; teacher and attributes follow
-        optimizer.zero_grad()
-        loss.backward()
-        gradient_norm = torch.nn.utils.get_total_norm(
-            [p.grad for p in distillation.student.parameters() if p.grad is not None]
-        )
-        optimizer.step()
-        health = distillation.follow(output, settings.ema_decay, draws)
-
-        history.append(
+        facts = take_step(distillation, optimizer, batch, recipe, weight, draws)
+        unread.append(
             {
                 "stage": "adapt",
                 "epoch": epoch,
                 "step": step,
-                "loss": loss.item(),
                 "learning_rate": learning_rate,
-                "gradient_norm": gradient_norm.item(),
-                "reconstruction": output.reconstruction.item(),
-                "pseudo_cross_entropy": output.pseudo_ce.item(),
                 "reconstruction_weight": weight,
-                "quantization_error": output.quantization_error.item(),
-                "teacher_spread": output.teacher_spread.item(),
-                "usage": health.usage,
-                "perplexity": health.perplexity,
-                "revived": health.revived,
-                "agreement": output.agreement.item(),
+                **facts,
             }
         )
-        checkpoint.save_if_due(distillation, optimizer, step + 1, history)
-        report("adapt", step + 1, steps, {"loss": loss.item(), "agreement": output.agreement.item()})
+
+        # Reading a number makes the CPU wait for a GPU to finish the step: there it is done once a second.
+        if device.type == "cpu" or step + 1 == steps or time.monotonic() - read_at >= 1:
+            history += read(unread)
+            unread, read_at = [], time.monotonic()
+            checkpoint.save_if_due(distillation, optimizer, step + 1, history)
+            report("adapt", step + 1, steps, {name: history[-1][name] for name in ("loss", "agreement")})
 
     checkpoint.save(distillation, optimizer, steps, history)
     branch = distillation.teacher if settings.hand_on == "teacher" else distillation.student
     adapter = branch.cpu().requires_grad_(True).train()
     return Adapted(adapter, distillation.attributes.cpu(), history, collapse(history))
+
+
+def take_step(
+    distillation: SelfDistillation,
+    optimizer: torch.optim.Optimizer,
+    batch: FrameBatch,
+    recipe: Recipe,
+    weight: float,
+    draws: torch.Generator,
+) -> dict[str, Tensor]:
+    """One step on one batch: the student learns, teacher and attributes follow. Nothing here waits for a GPU.
+
+    Args:
+        distillation: what is trained, on its device.
+        optimizer: of the student's parameters, with this step's learning rate.
+        batch: its frames are moved to the device, its masks are not.
+        recipe: ``[adapt]`` and ``[speed]`` are read.
+        weight: lambda of eq. (6).
+        draws: on the CPU; for hidden frames and attributes.
+
+    Returns:
+        what the history says of the step, each a number still on the device.
+    """
+    settings, device = recipe.adapt, distillation.attributes.prototypes.device
+    frame_mask = sample_frame_mask(batch.padding_mask, settings.mask_ratio, span=settings.mask_span, generator=draws)
+    frames = batch.frames.to(device, non_blocking=True)
+    with autocast(device, recipe.speed.precision):
+        output = distillation(frames, batch.padding_mask, frame_mask, draws)
+    loss = adapter_loss(output.reconstruction, output.pseudo_ce, weight)
+
+    optimizer.zero_grad()
+    loss.backward()
+    gradient_norm = torch.nn.utils.get_total_norm(
+        [p.grad for p in distillation.student.parameters() if p.grad is not None]
+    )
+    optimizer.step()
+    health = distillation.follow(output, settings.ema_decay, draws)
+    return {
+        "loss": loss.detach(),
+        "gradient_norm": gradient_norm,
+        "reconstruction": output.reconstruction.detach(),
+        "pseudo_cross_entropy": output.pseudo_ce.detach(),
+        "quantization_error": output.quantization_error,
+        "teacher_spread": output.teacher_spread,
+        "agreement": output.agreement,
+        **health._asdict(),
+    }
+
+
+def read(rows: Sequence[Row]) -> list[Row]:
+    """The same rows with numbers in place of tensors, brought from the device in one copy.
+
+    Raises:
+        SereinError: the training has diverged at one of these steps.
+    """
+    names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
+    values = torch.stack([torch.stack([row[name].double() for name in names]) for row in rows]).cpu()
+    for row, loss in zip(rows, values[:, names.index("loss")], strict=True):
+        check_finite(loss, "adapt", row["step"], row["learning_rate"])
+    return [row | dict(zip(names, numbers, strict=True)) for row, numbers in zip(rows, values.tolist(), strict=True)]
 
 
 def collapse(history: Sequence[Row]) -> str:

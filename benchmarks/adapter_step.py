@@ -1,0 +1,242 @@
+"""A step of adapter training at the paper's size, against the same step as plain PyTorch (`plain_adapter.py`).
+
+Usage:  python benchmarks/adapter_step.py [--lengths iemocap_5531.csv] [--batch-size 96] [--quick]
+
+All sides step in turn, on the same utterances: noise for frames, lengths from a table's column ``seconds`` (or the
+quantiles in ``synthetic.py``), 50 frames a second. The batch is one of similar lengths, as serein plans them, of the
+middle of its plan; the plain side steps on it too, and on one drawn at random, as from a shuffling loader. The share
+of the peak is of what torch.nn.Linear reaches in the same run at the adapter's own shapes, forward and backward; work
+is that of eq. 1 to 6 on frames that are no padding. Then both sides train a smaller network, in float32 and in
+bfloat16, on the same batches from the same weights, and their losses are compared step by step.
+"""
+
+import csv
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import measure
+import torch
+from plain_adapter import PlainTraining
+from synthetic import speech_seconds
+from torch.utils.flop_counter import FlopCounterMode
+
+from serein.frames.batches import FrameArray, frame_budget, plan_batches
+from serein.nn.attributes import LocalAttributes
+from serein.nn.distillation import SelfDistillation
+from serein.nn.masking import sample_frame_mask
+from serein.nn.transformer import WAPTransformer
+from serein.recipe import Recipe
+from serein.train.adapt import take_step
+from serein.train.machine import generator
+from serein.train.schedules import cosine, linear
+
+FRAME_RATE, INPUT = 50, 1024
+LOADER = 24  # utterances in a shuffled batch at most: 96 padded to the longest do not fit into 24 GiB
+PAPER = {"width": 384, "blocks": 3, "heads": 6}
+SMALL = {"width": 96, "blocks": 3, "heads": 3}
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def noise(lengths: torch.Tensor, width: int) -> FrameArray:
+    """Random frames, each utterance round a centre of its own, so that there is something to learn."""
+    draws = torch.Generator().manual_seed(0)
+    centre = torch.randn(len(lengths), 1, width, generator=draws).repeat_interleave(lengths, 0)
+    flat = (centre + torch.randn(centre.shape, generator=draws)).half()
+    return FrameArray(tuple(map(str, range(len(lengths)))), flat, lengths, float(FRAME_RATE))
+
+
+class Sides:
+    """The same network from the same weights, trained by serein and plainly; revival is off, which the paper lacks."""
+
+    def __init__(self, array: FrameArray, size: dict[str, int], attributes: int, precision: str, steps: int) -> None:
+        changes = [f"adapt.attributes={attributes}", "adapt.revive_below=0", f"speed.precision={precision}"]
+        self.recipe = Recipe.from_toml("", [*changes, "adapt.target_norm=none", "speed.device=cpu"])
+        settings = self.recipe.adapt
+        self.array, self.steps, self.numbers = array, steps, {"serein": 0, "plain": 0}
+        torch.manual_seed(0)
+        adapter = WAPTransformer(array.width, **size, max_frames=int(array.lengths.max()))
+        self.plain = PlainTraining(
+            adapter,
+            attributes=attributes,
+            decay=settings.attribute_decay,
+            ema=settings.ema_decay,
+            temperature=settings.temperature,
+            precision=PRECISIONS[precision],
+        )
+        self.utterances = list(array.flat.split(array.lengths.tolist()))
+        table = LocalAttributes(attributes, adapter.width, decay=settings.attribute_decay, revive_below=0.0)
+        self.ours = SelfDistillation(adapter, table, temperature=settings.temperature, target_norm="none").train()
+        self.optimizer = torch.optim.AdamW(adapter.parameters(), 1e-4, weight_decay=0.0, fused=True)
+
+    def serein(self, chosen: torch.Tensor) -> float:
+        """A step of ours; the loss."""
+        rate, weight, draws = self._schedule("serein")
+        self.optimizer.param_groups[0]["lr"] = rate
+        facts = take_step(self.ours, self.optimizer, self.array.batch(chosen), self.recipe, weight, draws)
+        return facts["loss"].item()
+
+    def plainly(self, chosen: torch.Tensor) -> float:
+        """The same step plainly; the loss."""
+        rate, weight, draws = self._schedule("plain")
+        lengths = self.array.lengths[chosen]
+        padding_mask = torch.arange(int(lengths.max())) >= lengths.unsqueeze(1)
+        frame_mask = sample_frame_mask(padding_mask, self.recipe.adapt.mask_ratio, generator=draws)
+        return self.plain.step([self.utterances[i] for i in chosen.tolist()], frame_mask, weight, rate, draws)
+
+    def _schedule(self, side: str) -> tuple[float, float, torch.Generator]:
+        step = self.numbers[side]
+        self.numbers[side] += 1
+        return cosine(step, self.steps, 1e-4), linear(step, self.steps, 1.0, 0.5), generator(0, 1, step)
+
+
+def useful_flops(lengths: Sequence[int], hidden: Sequence[int], size: dict[str, int], attributes: int) -> float:
+    """FLOP of one step on these utterances: only what eq. 1 to 6 need, and no padding.
+
+    Forward and, where there is one, backward cost 2 FLOP a weight each (backward: twice that, to input and to weights).
+    """
+    width, blocks = size["width"], size["blocks"]
+    frames, masked = sum(lengths), sum(hidden)
+    square, table, block = width * width, width * attributes, 12 * width * width
+    attention = 4 * width * sum(length**2 for length in lengths)
+    teacher = frames * 2 * (INPUT * width + blocks * block + 3 * square + table) + blocks * attention
+    through = frames * ((blocks - 1) * block + 3 * square) + masked * (9 * square + 3 * square)
+    student = frames * 4 * INPUT * width + 3 * (2 * through + blocks * attention) + masked * 4 * table
+    return float(teacher + student)
+
+
+def linear_peaks(frames: int, size: dict[str, int], repeats: int) -> dict[str, float]:
+    """GFLOP/s of torch.nn.Linear, forward and backward, at the adapter's shapes together."""
+    width = size["width"]
+    shapes = [(INPUT, width), (width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)]
+    peaks = {}
+    for name, dtype in PRECISIONS.items():
+        seconds = 0.0
+        for inputs, outputs in shapes:
+            layer = torch.nn.Linear(inputs, outputs, dtype=dtype)
+            x = torch.randn(frames, inputs, dtype=dtype, requires_grad=True)
+            gradient = torch.randn(frames, outputs, dtype=dtype)
+
+            def once(layer: torch.nn.Linear = layer, x: Any = x, gradient: torch.Tensor = gradient) -> None:
+                layer(x).backward(gradient)
+
+            seconds += min(measure.alternate({"": once}, repeats)[""])
+        peaks[name] = 6 * frames * sum(i * o for i, o in shapes) / seconds / 1e9
+    return peaks
+
+
+def pace(lengths: torch.Tensor, batch_size: int, repeats: int, attributes: int = 1024) -> dict[str, Any]:
+    """Frames a second of all sides, shares of the peak, and padding."""
+    plan = plan_batches(lengths, frame_budget(lengths, batch_size), seed=0, epoch=0)
+    padded = sum(int(lengths[batch].max()) * len(batch) for batch in plan)
+    middle = sorted(plan, key=lambda batch: int(lengths[batch].max()))[len(plan) // 2]
+    shuffled = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0))[: min(batch_size, LOADER)]
+    kept = torch.cat([middle, shuffled])
+    planned, random = torch.arange(len(kept)).split([len(middle), len(shuffled)])
+    array = noise(lengths[kept], INPUT)
+
+    trained = {name: Sides(array, PAPER, attributes, name, 1000) for name in PRECISIONS}
+    sides = {f"serein, {name}": lambda own=own: own.serein(planned) for name, own in trained.items()}
+    sides |= {f"plain, {name}": lambda own=own: own.plainly(planned) for name, own in trained.items()}
+    seconds = measure.alternate(sides, repeats)
+    loader = {f"plain, shuffled, {name}": lambda own=own: own.plainly(random) for name, own in trained.items()}
+    seconds |= measure.alternate(loader, 1)
+    frames = {name: int(array.lengths[random if "shuffled" in name else planned].sum()) for name in seconds}
+
+    hidden = sample_frame_mask(array.batch(planned).padding_mask, 0.4, generator=torch.Generator()).sum(1).tolist()
+    work = useful_flops(array.lengths[planned].tolist(), hidden, PAPER, attributes)
+    with FlopCounterMode(display=False) as counter:
+        trained["bfloat16"].serein(planned)
+    linear = linear_peaks(frames["serein, bfloat16"], PAPER, repeats)
+    rows = {
+        name: {"frames_a_second": frames[name] / statistics.median(s), **measure.summary(s)}
+        for name, s in seconds.items()
+    }
+    return {
+        "batch": {
+            "utterances": len(planned),
+            "frames": int(array.lengths[planned].sum()),
+            "longest": int(array.lengths[planned].max()),
+        },
+        "sides": rows,
+        "ratios": {
+            f"{other} / serein, {own}": measure.ratio(seconds[other], seconds[f"serein, {own}"])
+            for other in ("plain, float32", "plain, bfloat16")
+            for own in PRECISIONS
+        },
+        "against_shuffled": {
+            name: rows[f"serein, {name}"]["frames_a_second"] / rows[f"plain, shuffled, {name}"]["frames_a_second"]
+            for name in PRECISIONS
+        },
+        "flop": {"useful": work, "counted": counter.get_total_flops()},
+        "linear_peak": linear,
+        "share_of_linear_peak": {
+            name: work / rows[f"serein, {name}"]["median"] / 1e9 / peak for name, peak in linear.items()
+        },
+        "padding": {"frames": 1 - int(lengths.sum()) / padded, "batches": len(plan)},
+    }
+
+
+def curves(lengths: torch.Tensor, steps: int) -> dict[str, Any]:
+    """Losses of both sides on the same batches; how far they are apart, and each from plain float32."""
+    array = noise(lengths, INPUT)
+    plan = plan_batches(lengths, frame_budget(lengths, 8), seed=0, epoch=0)
+    found: dict[str, Any] = {}
+    for name in PRECISIONS:
+        both = Sides(array, SMALL, 64, name, steps)
+        ours = [both.serein(plan[step % len(plan)]) for step in range(steps)]
+        plain = [both.plainly(plan[step % len(plan)]) for step in range(steps)]
+        found[name] = {"serein": ours, "plain": plain, "largest_relative_difference": max(_apart(ours, plain))}
+        exact = found["float32"]["plain"]
+        found[name] |= {
+            f"{side}_from_float32": measure.summary(_apart(found[name][side], exact)) for side in ("serein", "plain")
+        }
+    return found
+
+
+def _apart(losses: Sequence[float], reference: Sequence[float]) -> list[float]:
+    return [abs(one - other) / abs(other) for one, other in zip(losses, reference, strict=True)]
+
+
+def table_lengths(path: Path | None) -> torch.Tensor:
+    """Frames of each utterance."""
+    if path is None:
+        seconds = list(speech_seconds(5531))
+    else:
+        with path.open(encoding="utf-8", newline="") as file:
+            seconds = [float(row["seconds"]) for row in csv.DictReader(file)]
+    return torch.tensor([max(1, int(second * FRAME_RATE)) for second in seconds])
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    options = measure.parser(__doc__)
+    options.add_argument("--lengths", type=Path, metavar="TABLE", help="CSV with a column seconds")
+    options.add_argument("--batch-size", type=int, help="utterances of mean length (default: 96; quick: 16)")
+    options.add_argument("--steps", type=int, help="of the compared curves (default: 200; quick: 20)")
+    args = options.parse_args(argv)
+    batch_size = args.batch_size or (16 if args.quick else 96)
+    steps = args.steps or (20 if args.quick else 200)
+    facts: dict[str, Any] = {"peaks": measure.peaks(args.threads)}
+    lengths = table_lengths(args.lengths)
+    facts |= pace(lengths, batch_size, 3 if args.quick else 5)
+    facts["curves"] = curves(lengths[:: len(lengths) // 64].clamp(max=150), steps)
+    path = measure.write("adapter_step", facts, args.results, quick=args.quick)
+    for name, row in facts["sides"].items():
+        spread = f"{row['median']:.2f} s ({row['lowest']:.2f}-{row['highest']:.2f})"
+        print(f"{name:28s} {row['frames_a_second']:10.0f} frames/s  {spread}")
+    for name, row in facts["ratios"].items():
+        print(f"{name:40s} {row['median']:.2f} ({row['lowest']:.2f}-{row['highest']:.2f})")
+    for name, share in facts["share_of_linear_peak"].items():
+        print(
+            f"{name}: {share:.0%} of torch.nn.Linear's {facts['linear_peak'][name]:.0f} GFLOP/s; "
+            f"losses within {facts['curves'][name]['largest_relative_difference']:.2%} of the plain side's; "
+            f"{facts['against_shuffled'][name]:.1f} x plain with shuffled batches"
+        )
+    print(f"padding: {facts['padding']['frames']:.1%} of the frames; {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+TINY = {"width": 12, "blocks": 2, "heads": 2}
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    threads, before = torch.get_num_threads(), set(sys.modules)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(FOLDER))
+        yield importlib.import_module("adapter_step")
+    for name in {path.stem for path in FOLDER.glob("*.py")} & (set(sys.modules) - before):
+        del sys.modules[name]
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "PAPER", TINY)
+    monkeypatch.setattr(benchmark, "SMALL", TINY)
+    monkeypatch.setattr(benchmark, "INPUT", 16)
+    return benchmark
+
+
+def test_both_sides_train_the_same_network_on_the_same_frames(tiny):
+    found = tiny.curves(torch.randint(10, 30, (20,), generator=torch.Generator().manual_seed(0)).repeat(3), 12)
+    assert found["float32"]["largest_relative_difference"] < 1e-3
+    assert found["bfloat16"]["largest_relative_difference"] < 0.05
+    assert len(set(found["float32"]["serein"])) == 12
+
+
+def test_useful_work_is_what_the_flop_counter_counts_without_padding(tiny):
+    array = tiny.noise(torch.full((3,), 20), 16)
+    both = tiny.Sides(array, TINY, 5, "bfloat16", 1)
+    with tiny.FlopCounterMode(display=False) as counter:
+        both.serein(torch.arange(3))
+    assert counter.get_total_flops() == tiny.useful_flops([20] * 3, [8] * 3, TINY, 5)
+
+
+def test_the_command_writes_all_facts(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tiny, "table_lengths", lambda path: torch.arange(5, 85))
+    monkeypatch.setattr(tiny.measure, "peaks", lambda threads: {"fp32": 1.0, "bf16": 2.0})
+    monkeypatch.setattr(sys, "argv", ["adapter_step.py"])
+    whole = tiny.pace
+    monkeypatch.setattr(tiny, "pace", lambda lengths, size, repeats: whole(lengths, size, repeats, attributes=8))
+    tiny.main(["--quick", "--batch-size", "8", "--steps", "2", "--results", str(tmp_path)])
+    facts = json.loads((tmp_path / "quick" / "adapter_step.json").read_text())
+    assert len(facts["sides"]) == 6
+    assert all(row["frames_a_second"] > 0 for row in facts["sides"].values())
+    assert set(facts["share_of_linear_peak"]) == {"float32", "bfloat16"}
+    assert 0 <= facts["padding"]["frames"] < 0.2
+    assert "torch.nn.Linear" in capsys.readouterr().out
+
+
+def test_lengths_come_from_a_table_or_from_the_quantiles(benchmark, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("utterance,seconds\na,2.0\nb,0.01\n")
+    assert benchmark.table_lengths(table).tolist() == [100, 1]
+    assert len(benchmark.table_lengths(None)) == 5531
