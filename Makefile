@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check suite browser format clean
+.PHONY: demo test check suite browser bench format clean
 
 demo: $(VENV)/demo
 	$(BIN)/serein demo
@@ -21,6 +21,11 @@ suite: $(VENV)/dev
 # The page's tests drive Chromium, and are skipped where there is none.
 browser:
 	command -v chromium || { apt-get update -qq && apt-get install --yes -qq --no-install-recommends chromium; }
+
+# On a quiet machine; half an hour on two cores. gpu.py is for a machine with a GPU.
+bench: $(VENV)/dev
+	for name in extraction adapter_step crossval prediction growth startup; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	$(BIN)/python benchmarks/render.py
 
 format: $(VENV)/dev
 	$(BIN)/ruff check --fix .

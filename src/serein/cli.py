@@ -3,6 +3,7 @@
 Heavy imports stand inside the commands, so that ``serein --help`` is quick.
 """
 
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -240,10 +241,11 @@ def train(
             store, labelled, output, read_recipe(recipe, changes), adapter_folder=adapter,
             views=open_stores(views), scores_from=scores_from, abstain_below=abstain_below, seed=seed, report=tell,
         )  # fmt: skip
+    after = facts["calibration_error_after"]
     terminal.note(
         f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
         f"Temperature {facts['temperature']:.3f}: calibration error {facts['calibration_error_before']:.3f} before, "
-        f"{facts['calibration_error_after']:.3f} after\n"
+        f"{'unknown' if math.isnan(after) else f'{after:.3f}'} after\n"
         f"Next: serein predict {output} recording.wav"
     )
 

@@ -68,7 +68,7 @@ def recording(tones: Corpus, tmp_path_factory) -> Path:
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # Playwright keeps an event loop running, in which later tests could start none
 def browser(recording: Path):
     """A headless Chromium whose microphone plays the recording, over and over."""
     chromium = shutil.which("chromium")
