@@ -19,7 +19,7 @@ RUN python -m venv /opt/serein \
 FROM ${BASE}
 RUN useradd --system --no-create-home --uid 10001 serein
 COPY --from=build /opt/serein /opt/serein
-ENV PATH=/opt/serein/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/hub
+ENV PATH=/opt/serein/bin:$PATH PYTHONDONTWRITEBYTECODE=1 HF_HUB_OFFLINE=1 HF_HOME=/tmp/hub TORCHINDUCTOR_CACHE_DIR=/tmp/torch
 USER serein
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \

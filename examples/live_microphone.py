@@ -25,7 +25,8 @@ def live(model: str, source: BinaryIO, window: float, hop: float, encoder: str |
     drawn = 0
     while True:
         chunk = source.read(CHUNK)
-        heard = stream.feed(np.frombuffer(chunk, dtype="<f4")) if chunk else stream.finish()
+        whole = len(chunk) // 4 * 4  # a pipe may end within a sample
+        heard = stream.feed(np.frombuffer(chunk[:whole], dtype="<f4")) if chunk else stream.finish()
         for seen in heard:
             drawn += 1
             print(f"\n{seen.start:7.1f} to {seen.end:.1f} s{'  silence' if seen.silent else ''}")

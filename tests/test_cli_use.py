@@ -7,9 +7,11 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from serein.cli_use import TOGETHER, use
+from serein import cli_use
+from serein.cli_use import use
 from serein.corpus.corpus import Corpus
 from serein.errors import AudioError, ModelError, UsageError
+from serein.frames import audio
 from serein.frames.store import FrameStore
 from serein.model import load_model, save_model
 from serein.recipe import Recipe
@@ -43,7 +45,7 @@ def call(tones: Corpus, tmp_path_factory) -> Path:
 
 
 def test_predict_gives_what_the_recognizer_gives(model, tones):
-    paths = [utterance.path for utterance in tones.utterances[: TOGETHER + 3]]
+    paths = [utterance.path for utterance in tones.utterances]
     recognizer = EmotionRecognizer.from_pretrained(model)
     found = json.loads(serein("predict", model, *paths, "--json").stdout)
     assert [result["path"] for result in found] == [*map(str, paths)]
@@ -66,6 +68,53 @@ def test_one_broken_recording_costs_no_other(model, tones, tmp_path):
     assert ["error" in result for result in found] == [False, True, False, False]
     assert "broken.wav" in found[1]["error"]
     assert found[0]["scores"] == json.loads(serein("predict", model, good[0], "--json").stdout)[0]["scores"]
+
+
+def test_recordings_are_decoded_once_and_judged_by_the_minute(model, tones, tmp_path, monkeypatch):
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    paths = [utterance.path for utterance in tones.utterances[:20]]
+    paths.insert(7, tmp_path / "broken.wav")
+    expected = json.loads(serein("predict", model, *paths, "--json").stdout)
+    decoded, groups = [], []
+    load, judge = audio.load_audio, EmotionRecognizer.probabilities_of
+    monkeypatch.setattr(audio, "load_audio", lambda path: decoded.append(path) or load(path))
+
+    def watched(self, recordings, **how):
+        groups.append([len(recording) for recording in recordings])
+        return judge(self, recordings, **how)
+
+    monkeypatch.setattr(EmotionRecognizer, "probabilities_of", watched)
+    monkeypatch.setattr(cli_use, "TOGETHER", 2)
+    found = json.loads(serein("predict", model, *paths, "--json").stdout)
+    assert decoded == paths
+    assert sum(map(len, groups)) == 20
+    assert all(sum(group) <= 32_000 for group in groups)
+    assert len(groups) < 12
+    assert [result["path"] for result in found] == [*map(str, paths)]
+    for result, other in zip(found, expected, strict=True):
+        assert ("error" in result) == ("error" in other)
+        if "scores" in result:
+            assert result["scores"][0]["label"] == other["scores"][0]["label"]
+            assert result["scores"][0]["score"] == pytest.approx(other["scores"][0]["score"], abs=1e-5)
+
+
+def test_one_that_the_model_cannot_take_costs_no_other(model, tones, tmp_path, monkeypatch):
+    paths = [utterance.path for utterance in tones.utterances[:3]]
+    bad = len(audio.load_audio(paths[1]))
+    judge = EmotionRecognizer.probabilities_of
+
+    def moody(self, recordings, **how):
+        if any(len(recording) == bad for recording in recordings):
+            raise AudioError("frames reach inf")
+        return judge(self, recordings, **how)
+
+    monkeypatch.setattr(EmotionRecognizer, "probabilities_of", moody)
+    (tmp_path / "broken.wav").write_bytes(b"no sound")
+    done = serein("predict", model, *paths, tmp_path / "broken.wav", "--json")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 3
+    assert ["error" in result for result in found] == [False, True, False, True]
+    assert found[1]["error"] == f"{paths[1]}: frames reach inf"
 
 
 def test_a_model_that_is_not_sure_says_so(model, tones, tmp_path):

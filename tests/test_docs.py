@@ -1,19 +1,26 @@
 """What the pages say is held against the code: functions, tests, commands, links, examples."""
 
 import ast
+import csv
 import doctest
 import importlib
 import re
 import shlex
+from dataclasses import asdict, replace
 from functools import reduce
 from pathlib import Path
 
 import pytest
 import typer
 
-from serein import errors
+from serein import EmotionRecognizer, errors
 from serein.cli import SOME_FAILED, app
+from serein.corpus.splits import make_protocol
 from serein.recipe import Recipe
+from serein.serve.limits import Limits
+from serein.serve.refusals import REASONS
+from serein.streaming import EmotionStream
+from serein.train.crossval import cross_validate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -52,7 +59,9 @@ def cells(row: str) -> list[str]:
     return [cell.strip() for cell in row.strip("|").split("|")]
 
 
-METHOD = ROOT / "docs" / "method.md"
+METHOD, SERVING = ROOT / "docs" / "method.md", ROOT / "docs" / "serving.md"
+KINDS = {"recognizer": EmotionRecognizer, "stream": EmotionStream}
+"""Of names on the pages: what they have is looked up."""
 EQUATIONS = table_after("The equations", read(METHOD))
 
 
@@ -72,18 +81,20 @@ def test_every_equation_of_the_paper_has_a_row():
     assert set(re.findall(r"^\| Eq\. (\d)", "\n".join(EQUATIONS), re.MULTILINE)) == set("1234567")
 
 
-def test_the_columns_of_history_are_those_that_training_writes():
-    rows = map(cells, table_after("What `history.csv` says", read(METHOD)))
-    said = {column for first, *_ in rows for column in re.findall(r"`(\w+)`", first)}
-    trees = [ast.parse(read(ROOT / "src/serein/train" / name)) for name in ("adapt.py", "finetune.py")]
-    written = [
-        {key.value for key in node.keys if isinstance(key, ast.Constant)}
-        for tree in trees
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Dict)
-    ]
-    rows_of_history = [keys for keys in written if keys & {"step", "validation_ua"}]
-    assert said == set.union(*rows_of_history) - {"stage"}
+def test_the_columns_of_history_are_those_that_training_writes(tone_store, tiny_recipe, tmp_path):
+    said: dict[str, set[str]] = {}
+    for columns, stages, _ in map(cells, table_after("What `history.csv` says", read(METHOD))):
+        for stage in ("adapt", "finetune", "refit") if stages == "all" else stages.split(", "):
+            said.setdefault(stage, set()).update(re.findall(r"`(\w+)`", columns))
+    corpus = tone_store.corpus()
+    sessions = make_protocol("sessions", corpus)
+    once = Recipe.from_toml(tiny_recipe.to_toml(), ["adapt.epochs=1", "finetune.epochs=1"])
+    run = cross_validate(tone_store, corpus, replace(sessions, folds=sessions.folds[:1]), tmp_path / "run", once)
+    (table,) = run.rglob("history.csv")
+    written: dict[str, set[str]] = {}
+    for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines()):
+        written.setdefault(row.pop("stage"), set()).update(name for name, value in row.items() if value)
+    assert said == written
 
 
 def commands() -> list[tuple[str, str]]:
@@ -131,13 +142,41 @@ def test_links_into_the_project_lead_somewhere(page):
             assert anchor in {slug(heading) for heading in re.findall(r"^#+ (.+)$", prose(target), re.MULTILINE)}, link
 
 
-@pytest.mark.parametrize("code", fenced(ROOT / "README.md", "python"))
-def test_python_of_the_readme_compiles_and_its_imports_resolve(code):
-    imports = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.ImportFrom)]
-    assert imports
-    for node in imports:
-        module = importlib.import_module(str(node.module))
-        assert all(hasattr(module, alias.name) for alias in node.names)
+PYTHON = [(named(page), code) for page in PAGES for code in fenced(page, "python")]
+
+
+@pytest.mark.parametrize(("place", "code"), PYTHON, ids=lambda text: text.split("\n")[0])
+def test_python_of_the_pages_compiles_and_its_names_resolve(place, code):
+    tree = ast.parse(code)
+    compile(tree, place, "exec")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(str(node.module))
+            assert all(hasattr(module, alias.name) for alias in node.names)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in KINDS:
+            assert hasattr(KINDS[node.value.id], node.attr), ast.unparse(node)
+
+
+def test_the_pages_for_users_show_python():
+    assert {"README.md", "docs/serving.md"} <= {place for place, _ in PYTHON}
+
+
+def test_the_statuses_and_codes_of_the_server_are_all_there():
+    rows = [cells(row) for row in table_after("A server and its page", read(SERVING))]
+    listed = {(int(row[0]), code) for row in rows if row[0].isdecimal() for code in re.findall(r"`([a-z_]+)`", row[1])}
+    assert listed == {(reason.status, code) for code, reason in REASONS.items()}
+
+
+def test_the_limits_of_the_server_and_their_options_are_as_it_has_them():
+    rows = [cells(row) for row in table_after("A server and its page", read(SERVING))]
+    limits = {row[0].strip("`"): row for row in rows if len(row) == 4 and row[0].startswith("`")}
+    assert {name: float(row[2].replace(",", "")) for name, row in limits.items()} == asdict(Limits())
+    options = {option.opts[0]: option.default for option in COMMANDS["serve"].params}
+    shown = {row[3].strip("`"): float(row[2].replace(",", "")) for row in limits.values() if row[3]}
+    megabytes = {"--max-megabytes": options["--max-megabytes"] * 1e6}
+    assert shown == {name: (options | megabytes)[name] for name in shown}
+    others = {"model", "--host", "--port", "--encoder", "--device"}
+    assert shown.keys() == options.keys() - others
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "pycon")], ids=named)

@@ -68,6 +68,13 @@ def test_live_samples_draw_what_the_timeline_of_the_same_sound_says(model, call,
     assert text.count("█") > drawn
 
 
+def test_a_pipe_may_end_within_a_sample(model, call):
+    raw = load_audio(call).astype("<f4").tobytes()
+    live = example("live_microphone")
+    assert live(model, io.BytesIO(raw[:64_003]), 1.0, 0.5) == live(model, io.BytesIO(raw[:64_000]), 1.0, 0.5) == 1
+    assert live(model, io.BytesIO(b"\0\0"), 1.0, 0.5) == 0
+
+
 def test_a_table_of_ones_own_becomes_a_report_and_a_model(tones, tiny_recipe, tmp_path, capsys):
     tones.to_csv(tmp_path / "mine.csv")
     folder = example("own_corpus")(tmp_path / "mine.csv", tmp_path / "mine", "logmel", [0], 2, tiny_recipe)

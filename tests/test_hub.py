@@ -10,9 +10,17 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from serein.errors import ModelError
+from serein.errors import ModelError, UsageError
 from serein.hub import find_model, push_model
-from serein.model import EncoderDescription, ModelConfig, build_adapter, build_classifier, load_model, save_model
+from serein.model import (
+    EncoderDescription,
+    ModelConfig,
+    build_adapter,
+    build_classifier,
+    load_config,
+    load_model,
+    save_model,
+)
 from serein.recipe import Model, Recipe
 from serein.recognizer import EmotionRecognizer
 from serein.train.ship import adapt_store, train_model
@@ -75,6 +83,56 @@ def files_of(hub, name, revision="main"):
 def test_a_folder_is_its_own_place(model, hub):
     assert find_model(model) == find_model(str(model)) == model
     assert hub.requests == []
+
+
+def test_a_folder_has_no_revisions(model, hub):
+    with pytest.raises(UsageError, match="model: is a folder here, which has no revision 'main'"):
+        find_model(model, revision="main")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("name", ["ann/model.onnx", "model.onnx"])
+@pytest.mark.parametrize("revision", [None, "main"])
+def test_a_file_is_not_taken_for_a_name_on_the_hub(hub, tmp_path, monkeypatch, name, revision):
+    monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
+    Path(name).write_bytes(b"a graph")
+    with pytest.raises(ModelError, match=r"model\.onnx: is a file; give the model's folder, or user/name on the Hub"):
+        find_model(name, revision=revision)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"speeds": []}, "speeds: "),
+        ({"speeds": [1.0, 0.49]}, r"speeds\.1: "),
+        ({"speeds": [2.01]}, r"speeds\.0: "),
+        ({"speeds": [float("nan")]}, r"speeds\.0: "),
+        ({"speeds": [float("inf")]}, r"speeds\.0: "),
+        ({"max_frames": 0}, "max_frames: "),
+        ({"encoder": {"pool": 0}}, r"encoder\.pool: "),
+        ({"encoder": {"layers": []}}, r"encoder\.layers: "),
+        ({"encoder": {"width": 0}}, r"encoder\.width: "),
+        ({"encoder": {"frame_rate": 0.0}}, r"encoder\.frame_rate: "),
+        ({"encoder": {"frame_rate": float("inf")}}, r"encoder\.frame_rate: "),
+        ({"encoder": {"frame_rate": float("nan")}}, r"encoder\.frame_rate: "),
+    ],
+)
+def test_a_configuration_that_no_recording_fits_is_refused(model, change, said):
+    path = model / "config.json"
+    config = json.loads(path.read_text())
+    changed = {**config, **change, "encoder": {**config["encoder"], **change.get("encoder", {})}}
+    path.write_text(json.dumps(changed))
+    with pytest.raises(ModelError, match=rf"config\.json: is not a serein model's configuration: {said}"):
+        load_config(model)
+
+
+@pytest.mark.parametrize("speeds", [[0.5], [2.0, 1.0]])
+def test_speeds_reach_from_half_to_double(model, speeds):
+    path = model / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "speeds": speeds}))
+    assert load_config(model).speeds == tuple(speeds)
 
 
 def test_what_is_pushed_is_pulled_byte_for_byte(model, hub):

@@ -14,7 +14,15 @@ import torch
 import transformers
 
 from serein.corpus.corpus import Corpus
-from serein.errors import AudioError, CorpusError, ModelError, NonFiniteAudio, StoreError, TooShort
+from serein.errors import (
+    AudioError,
+    CorpusError,
+    ModelError,
+    NonFiniteAudio,
+    StoreError,
+    TooShort,
+    UsageError,
+)
 from serein.frames.audio import load_audio
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract, pool_frames
@@ -221,7 +229,7 @@ def test_an_adapter_is_no_recognizer_but_training_goes_on_from_it(
     )  # fmt: skip
     assert set(told) == {"finetune", "refit"}
     assert load_config(tmp_path).model.width == 16  # the adapter's, not the recipe's
-    assert "may have heard those talkers" in (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "may have heard those who chose" in (tmp_path / "README.md").read_text(encoding="utf-8")
     assert EmotionRecognizer.from_pretrained(tmp_path)(tones.utterances[0].path)
 
 
@@ -264,7 +272,7 @@ def test_the_dropout_of_training_is_the_recipes_and_not_the_adapters(adapter_fol
     [
         ("none", "was not trained without labels"),
         ("inductive", "on the other talkers only"),
-        ("transductive", "on all talkers, so it heard that fifth too"),
+        ("transductive", "on all talkers, so it heard those who chose too"),
     ],
 )
 def test_the_card_says_whom_the_adapter_heard(tone_store, tiny_recipe, tmp_path, data, said):
@@ -603,16 +611,87 @@ def test_a_probability_that_float32_cannot_hold_has_a_logit(recognizer, tones):
     bold = changed(recognizer)
     bold.classifier = deepcopy(recognizer.classifier)
     with torch.no_grad():
-        bold.classifier.output.bias += torch.tensor([200.0, 0.0, 0.0, 0.0])
-    logits = bold.logits_of([load_audio(tones.utterances[0].path)])
+        bold.classifier.output.bias += torch.tensor([1000.0, 0.0, 0.0, 0.0])
+    path = tones.utterances[0].path
+    logits = bold.logits_of([load_audio(path)])
     assert logits.isfinite().all()
-    assert logits.diff().min() < -150
+    plain = recognizer.logits_of([load_audio(path)])
+    assert torch.allclose(logits[0, 1:].diff(), plain[0, 1:].diff(), atol=1e-3)
+    assert logits.diff().min() < -950
 
 
 def test_frames_that_float16_cannot_hold_are_an_error_of_the_recording(recognizer, tones):
-    path = tones.utterances[0].path
-    absurd = Recording(1e30 * load_audio(path).astype(np.float64), 16_000)
+    sound = load_audio(tones.utterances[0].path)
+    absurd = 1e30 * sound
     with pytest.raises(AudioError, match=r"^frames reach (inf|nan), and float16 ends at 65504"):
-        recognizer(absurd)
+        recognizer.probabilities_of([absurd])
     with pytest.raises(AudioError, match=r"^recording 1: frames reach (inf|nan)"):
-        recognizer([path, absurd, path])
+        recognizer.probabilities_of([sound, absurd, sound])
+    with pytest.raises(AudioError, match=r"^frames reach (inf|nan)"):
+        recognizer.probabilities_of([sound, absurd, sound], numbered=False)
+
+
+def test_an_error_of_a_window_names_no_recording(recognizer, tones, monkeypatch):
+    encode = recognizer.encoder.encode
+    monkeypatch.setattr(recognizer.encoder, "encode", lambda given: [1e6 * frames for frames in encode(given)])
+    sound = load_audio(tones.utterances[0].path)
+    with pytest.raises(AudioError, match=r"^frames reach"):
+        recognizer.stream(0.1, 0.1).feed(sound)
+    with pytest.raises(AudioError, match=r"^frames reach"):
+        recognizer.timeline(Recording(sound, 16_000), 0.1, 0.1)
+
+
+def test_what_an_encoder_pads_counts_in_a_group(recognizer, tones, monkeypatch):
+    groups = []
+    encode = recognizer.encoder.encode
+    monkeypatch.setattr(recognizer.encoder, "encode", lambda given: groups.append(len(given)) or encode(given))
+    monkeypatch.setattr(recognizer.encoder, "padded_to", 30 * 16_000)
+    clips = [load_audio(utterance.path) for utterance in tones.utterances[:9]]
+    found = recognizer.probabilities_of(clips)
+    assert groups == [2, 2, 2, 2, 1]
+    monkeypatch.undo()
+    assert torch.allclose(found, recognizer.probabilities_of(clips), atol=1e-5)
+
+
+def test_the_cost_of_a_recording_is_what_is_computed_for_it(recognizer, monkeypatch):
+    both = changed(recognizer, speeds=(1.0, 0.8))
+    assert recognizer.cost(8_000) == 8_000
+    assert both.cost(8_000) == 8_000 + 10_000
+    monkeypatch.setattr(recognizer.encoder, "padded_to", 30 * 16_000)
+    assert recognizer.cost(8_000) == 480_000
+    assert recognizer.cost(600_000) == 960_000  # two windows
+    assert both.cost(8_000) == 960_000
+
+
+@pytest.mark.parametrize("top_k", [0, -1])
+def test_less_than_one_label_is_refused(recognizer, tones, top_k):
+    path = tones.utterances[0].path
+    with pytest.raises(UsageError, match=f"top_k {top_k}: ask for one label or more"):
+        recognizer(path, top_k=top_k)
+    with pytest.raises(UsageError, match=f"top_k {top_k}"):
+        recognizer([path], top_k=top_k)
+
+
+def test_a_device_that_is_none_is_said(model_folder):
+    with pytest.raises(UsageError, match="device 'cud': cannot be used here"):
+        EmotionRecognizer.from_pretrained(model_folder, device="cud")
+
+
+def test_a_model_without_a_card_leaves_no_other_models_card(recognizer, model_folder, tmp_path):
+    folder = copied(model_folder, tmp_path)
+    assert recognizer.card == ""
+    recognizer.save_pretrained(folder)
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    EmotionRecognizer.from_pretrained(model_folder).save_pretrained(folder)
+    assert (folder / "README.md").read_bytes() == (model_folder / "README.md").read_bytes()
+
+
+def test_a_recording_between_one_and_two_frames_has_an_answer_at_one_frame_a_window(recognizer):
+    short = changed(
+        recognizer,
+        max_frames=1,
+        encoder=recognizer.config.encoder.model_copy(update={"pool": 1}),
+    )
+    assert short.longest_window == 719
+    noise = np.random.default_rng(0).standard_normal(750).astype(np.float32)
+    assert short.probabilities_of([noise]).shape == (1, 4)

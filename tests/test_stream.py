@@ -6,6 +6,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from serein import streaming
 from serein.errors import AudioError, NonFiniteAudio, UsageError
 from serein.frames.windows import plan_windows
 from serein.streaming import EmotionStream
@@ -120,6 +121,9 @@ def test_what_is_no_sound_is_refused_and_left_out():
         (np.array([1e300]), NonFiniteAudio, "not finite"),
         (np.zeros((2, 2, 2)), AudioError, "shape"),
         (np.zeros((2, 0)), AudioError, "shape"),
+        (np.zeros((2, 4_000)), AudioError, "transpose"),
+        (np.array([0.0, -8.01]), AudioError, r"reach 8\.01; floats whose full scale is 1 are wanted"),
+        (np.array([[1e30, -1e30]]), AudioError, "full scale"),
     ):
         with pytest.raises(error, match=said):
             running.feed(chunk)
@@ -142,6 +146,84 @@ def test_after_a_judge_failed_the_same_windows_are_judged_again():
     broken.clear()
     windows = running.feed(SOUND[9_000:12_000])
     assert windows == fed(SOUND[:12_000], [12_000])[0]
+
+
+def test_after_an_error_neither_sound_nor_windows_are_lost():
+    fine = iter([True, False])
+
+    def moody(pieces):
+        if not next(fine, True):
+            raise AudioError("out of range")
+        return judged(pieces)
+
+    long = np.tile(SOUND, 60)  # 225 s: four blocks, of which the second one fails
+    expected, timeline = fed(long, [len(long)], window=4.0, hop=1.0)
+    running = stream(window=4.0, hop=1.0, judge=moody)
+    with pytest.raises(AudioError, match="out of range"):
+        running.feed(long)
+    windows = running.feed(long[:0])
+    assert windows == expected[:57]
+    windows += running.finish()
+    assert windows == expected
+    assert running.timeline() == timeline
+
+
+def test_a_finish_that_failed_can_be_called_again():
+    broken = [True]
+
+    def moody(pieces):
+        if broken:
+            raise AudioError("out of range")
+        return judged(pieces)
+
+    for rate in (16_000, 44_100):
+        expected, timeline = fed(SOUND[:20_000], [20_000], window=4.0, hop=1.0, rate=rate)
+        assert len(expected) == 1
+        broken.append(True)
+        running = stream(window=4.0, hop=1.0, rate=rate, judge=moody)
+        assert running.feed(SOUND[:20_000]) == []
+        for _ in range(2):
+            with pytest.raises(AudioError, match="out of range"):
+                running.finish()
+        with pytest.raises(UsageError, match="finished"):
+            running.feed(SOUND)
+        broken.clear()
+        assert running.finish() == expected
+        assert running.finish() == []
+        assert running.timeline() == timeline
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_however_much_is_fed_at_once_a_minute_is_judged_at_a_time(rate):
+    groups = []
+
+    def watched(pieces):
+        groups.append(len(pieces))
+        return judged(pieces)
+
+    long = np.tile(SOUND, 60)
+    fed(long, [len(long)], window=4.0, hop=1.0, rate=rate, judge=watched)
+    assert max(groups) <= 60
+    assert sum(groups) == len(long) / rate - 3
+    followed = stream(window=4.0, hop=1.0, rate=rate, judge=watched).follow([long[:100_000], long[100_000:]])
+    assert followed == fed(long, [len(long)], window=4.0, hop=1.0, rate=rate)[1]
+    assert max(groups) <= 60
+
+
+def test_a_recording_that_was_mended_may_overshoot():
+    loud = np.full(8_000, 8.5, dtype=np.float32)
+    assert len(stream().follow([loud]).windows) == 1
+    with pytest.raises(AudioError, match=r"reach 8\.5"):
+        stream().feed(loud)
+
+
+def test_what_a_resampler_holds_back_is_tried_once_a_rate(monkeypatch):
+    made = []
+    real = streaming._resampler
+    monkeypatch.setattr(streaming, "_resampler", lambda rate: made.append(rate) or real(rate))
+    latencies = {stream(rate=12_345).latency for _ in range(3)}
+    assert len(latencies) == 1
+    assert len(made) == 4
 
 
 def test_nothing_can_be_fed_after_the_end():

@@ -1,22 +1,25 @@
 """Commands that use a model on recordings; like those of `serein.cli`, they parse, call one function and print."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from serein.answers import rank
 from serein.arguments import Json
 from serein.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from serein.answers import Answer
     from serein.onnx_recognizer import OnnxRecognizer
     from serein.recognizer import EmotionRecognizer
 
 SOME_FAILED = 3
-TOGETHER = 16  # recordings that are in memory at once
+TOGETHER = 60  # seconds of recordings that are in memory at once; a longer one is so alone
 
 EncoderPlace = Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1")]
@@ -126,18 +129,39 @@ def _load(model: str, encoder: str | None, device: str, revision: str | None) ->
 def _each(
     recognizer: "EmotionRecognizer | OnnxRecognizer", recordings: list[Path]
 ) -> "Iterator[tuple[Path, Answer | AudioError]]":
-    """Scores of each recording, or why it has none; several are computed together."""
-    for first in range(0, len(recordings), TOGETHER):
-        some = recordings[first : first + TOGETHER]
+    """Scores of each recording, or why it has none; short ones are computed together."""
+    from serein.frames.audio import SAMPLE_RATE, load_audio
+
+    some: list[tuple[Path, np.ndarray | AudioError]] = []
+    room = TOGETHER * SAMPLE_RATE
+    for recording in recordings:
+        found: np.ndarray | AudioError
         try:
-            answers: Sequence[Answer | AudioError] = recognizer([*some])
-        except AudioError:  # of one of them; the others have to be done
-            answers = [_attempt(recognizer, recording) for recording in some]
-        yield from zip(some, answers, strict=True)
+            found = load_audio(recording)
+            length = len(found)
+        except AudioError as error:
+            found, length = error, 0
+        if length > room:
+            yield from _judged(recognizer, some)
+            some, room = [], TOGETHER * SAMPLE_RATE
+        some.append((recording, found))
+        room -= length
+    yield from _judged(recognizer, some)
 
 
-def _attempt(recognizer: "EmotionRecognizer | OnnxRecognizer", recording: Path) -> "Answer | AudioError":
+def _judged(
+    recognizer: "EmotionRecognizer | OnnxRecognizer", some: "list[tuple[Path, np.ndarray | AudioError]]"
+) -> "Iterator[tuple[Path, Answer | AudioError]]":
+    """The same of recordings that are decoded."""
+    decoded = [found for _, found in some if not isinstance(found, AudioError)]
     try:
-        return recognizer(recording)
-    except AudioError as error:
-        return error
+        rows = iter(recognizer.probabilities_of(decoded).tolist())
+    except AudioError as error:  # of one of them; the others have to be done
+        if len(some) == 1:
+            yield some[0][0], type(error)(f"{some[0][0]}: {error}")
+        else:
+            for one in some:
+                yield from _judged(recognizer, [one])
+        return
+    for recording, found in some:
+        yield recording, found if isinstance(found, AudioError) else rank(recognizer.labels, next(rows))

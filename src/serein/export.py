@@ -17,7 +17,7 @@ from serein.errors import ModelError, UsageError
 from serein.frames.audio import MINIMUM_SAMPLES
 from serein.frames.extract import as_stored
 from serein.frames.store import write_atomically
-from serein.frames.waveform_graph import longest_waveform, waveform_graph
+from serein.frames.waveform_graph import check_longest, waveform_graph
 from serein.hub import find_model
 from serein.model import EncoderDescription, ModelConfig, load_model
 from serein.nn.classifier import EmotionClassifier
@@ -67,7 +67,8 @@ def export_model(
     if with_encoder:
         recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder)
         config, front = recognizer.config, recognizer.encoder
-        longest = longest_waveform(front, config.encoder.pool, recognizer.longest_window)
+        longest = recognizer.longest_window
+        check_longest(front, longest)
         graph: nn.Module = _WithEncoder(waveform_graph(front, config.encoder.pool), recognizer.classifier)
         trials, axes = _heard(recognizer, longest), {"waveform": {1: "samples"}}
     else:

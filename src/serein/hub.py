@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
 
-from serein.errors import ModelError
+from serein.errors import ModelError, UsageError
 from serein.model import ATTRIBUTES_FILE, CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, load_config, load_model
 
 SHARED_FILES = (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE, ATTRIBUTES_FILE)
@@ -28,10 +28,16 @@ def find_model(name: str | Path, *, revision: str | None = None, token: str | No
 
     Raises:
         ModelError: neither a folder here nor a model that the Hub or its cache gives, or no model of serein's.
+        UsageError: a revision of a folder that is here.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    repo_id = Path(name).as_posix()
+    path = Path(name)
+    if path.is_dir():
+        if revision is not None:
+            raise UsageError(f"{name}: is a folder here, which has no revision {revision!r}; leave the revision out")
+        return path
+    if path.exists():
+        raise ModelError(f"{name}: is a file; give the model's folder, or user/name on the Hub")
+    repo_id = path.as_posix()
     if repo_id.count("/") != 1:
         raise ModelError(f"{name}: is no folder here, and no user/name on the Hub; `serein train` makes a model folder")
 

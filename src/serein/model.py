@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
@@ -30,7 +30,7 @@ class EncoderDescription(BaseModel):
         name: Hub id, folder, or ``logmel``.
         revision: commit on the Hub, or "".
         fingerprint: of the encoder's weights.
-        layers: layer numbers, in order.
+        layers: layer numbers, in order; at least one.
         width: width of a frame.
         settings: what else changes the frames (dtype, padding).
         pool: frames averaged into one.
@@ -42,11 +42,11 @@ class EncoderDescription(BaseModel):
     name: str
     revision: str
     fingerprint: str
-    layers: tuple[int, ...]
-    width: int
+    layers: tuple[int, ...] = Field(min_length=1)
+    width: int = Field(ge=1)
     settings: dict[str, Any]
-    pool: int
-    frame_rate: float
+    pool: int = Field(ge=1)
+    frame_rate: float = Field(gt=0, allow_inf_nan=False)
 
     def gives_frames_of(self, other: "EncoderDescription") -> bool:
         """Whether both give the same frames, wherever their weights were found."""
@@ -69,7 +69,7 @@ class ModelConfig(BaseModel):
         encoder: which frames go in.
         max_frames: positions learned: the longest window, in frames.
         labels: emotions in the order of the logits; empty for an adapter.
-        speeds: at which a recording is judged; the probabilities are averaged.
+        speeds: at which a recording is judged, from 0.5 to 2; the probabilities are averaged.
         temperature: the logarithms of the averaged probabilities are divided by it and normalised again; above 0, 1
             leaves them (:mod:`serein.evaluate.calibration`).
         abstain_below: of a best probability lower than this the model is not sure; in [0, 1), 0 is always sure.
@@ -81,9 +81,9 @@ class ModelConfig(BaseModel):
     architecture: Literal["classifier", "adapter"]
     model: Model
     encoder: EncoderDescription
-    max_frames: int
+    max_frames: int = Field(ge=1)
     labels: tuple[str, ...] = ()
-    speeds: tuple[float, ...] = (1.0,)
+    speeds: tuple[Annotated[float, Field(ge=0.5, le=2)], ...] = Field((1.0,), min_length=1)
     temperature: float = Field(1.0, gt=0, allow_inf_nan=False)
     abstain_below: float = Field(0.0, ge=0, lt=1)
 

@@ -1,6 +1,7 @@
 """A trained model on anybody's recording."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -31,7 +32,6 @@ from serein.streaming import EmotionStream
 from serein.timeline import QUIET, Silent, Timeline
 
 BATCH_SECONDS = 60  # of audio, padding included, that encoder and classifier compute at once
-BLOCK_SECONDS = 60  # of a recording that a timeline decodes at once
 
 
 class EmotionRecognizer:
@@ -105,8 +105,11 @@ class EmotionRecognizer:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model folder that :meth:`from_pretrained` reads: configuration, weights and card."""
         save_model(folder, self.classifier, self.config)
+        card = Path(folder) / CARD_FILE
         if self.card:
-            write_atomically(Path(folder) / CARD_FILE, self.card.encode())
+            write_atomically(card, self.card.encode())
+        else:
+            card.unlink(missing_ok=True)  # it would be another model's
 
     def push_to_hub(
         self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
@@ -135,10 +138,11 @@ class EmotionRecognizer:
 
         Args:
             source: a path, the bytes of an audio file, a :class:`serein.frames.sources.Recording`, or a list of these.
-            top_k: how many labels; None gives all.
+            top_k: how many labels, at least 1; None gives all.
 
         Raises:
             AudioError: a recording cannot be used; says which and why.
+            UsageError: ``top_k`` is below 1.
         """
         if not isinstance(source, list):
             return rank(self.labels, self.probabilities(source).tolist(), top_k)
@@ -154,23 +158,41 @@ class EmotionRecognizer:
 
     def embed(self, source: Source) -> Float[Tensor, " pooled"]:
         """The utterance embedding: attentive statistics of the adapted frames."""
-        return self._mean(self.classifier.embed, [load_source(source)])[0].float()
+        return self._averaged(self.classifier.embed, _mean, [load_source(source)])[0].float()
 
-    def probabilities_of(self, recordings: list[Float32[np.ndarray, " _"]]) -> Float[Tensor, "recordings classes"]:
+    def probabilities_of(
+        self, recordings: list[Float32[np.ndarray, " _"]], *, numbered: bool = True
+    ) -> Float[Tensor, "recordings classes"]:
         """Calibrated probabilities of recordings that are decoded already: mono, 16 kHz, of any length.
 
-        Raises:
-            AudioError: a recording has less than one frame, or is far too loud for the encoder; says of several which.
-        """
-        return self.logits_of(recordings).softmax(1)
+        Args:
+            recordings: what to judge.
+            numbered: whether an error says of which of several, counted from 0; to windows of one recording, or to
+                recordings of several people, such a number would mean nothing.
 
-    def logits_of(self, recordings: list[Float32[np.ndarray, " _"]]) -> Float[Tensor, "recordings classes"]:
+        Raises:
+            AudioError: a recording has less than one frame, or is far too loud for the encoder.
+        """
+        return self.logits_of(recordings, numbered=numbered).softmax(1)
+
+    def logits_of(
+        self, recordings: list[Float32[np.ndarray, " _"]], *, numbered: bool = True
+    ) -> Float[Tensor, "recordings classes"]:
         """Logarithms of the averaged probabilities, over the model's temperature; see :meth:`probabilities_of`."""
         if not recordings:
             return torch.empty(0, len(self.labels))
-        # In float64 no probability of a float32 logit vanishes, so that its logarithm stays finite.
-        mean = self._mean(lambda *window: self.classifier(*window).cpu().double().softmax(1), recordings)
-        return (mean.log() / self.config.temperature).float()
+
+        def log_probabilities(*window: Tensor) -> Tensor:
+            logits: Tensor = self.classifier(*window)
+            return logits.cpu().double().log_softmax(1)
+
+        mean = self._averaged(log_probabilities, _mean_of_logs, recordings, numbered=numbered)
+        return (mean / self.config.temperature).float()
+
+    def cost(self, samples: int) -> int:
+        """Samples that are computed for a recording of so many: at every speed, the encoder's padding included."""
+        played = [round(samples / speed) for speed in self.config.speeds]
+        return sum(max(length, -(-length // self.longest_window) * self.encoder.padded_to) for length in played)
 
     def timeline(self, source: Source, window: float = 4.0, hop: float = 1.0, *, silent: Silent = QUIET) -> Timeline:
         """Emotions along a recording of any length: a file is decoded as it is judged, and memory stays flat.
@@ -186,14 +208,8 @@ class EmotionRecognizer:
             AudioError: the recording cannot be used.
             UsageError: window and hop do not fit each other.
         """
-        stream = self.stream(window, hop, silent=silent)
-        if isinstance(source, Recording):
-            stream.feed(load_source(source))
-        else:
-            for block in stream_audio(source, block=BLOCK_SECONDS * SAMPLE_RATE):
-                stream.feed(block)
-        stream.finish()
-        return stream.timeline()
+        blocks = [load_source(source)] if isinstance(source, Recording) else stream_audio(source)
+        return self.stream(window, hop, silent=silent).follow(blocks)
 
     def stream(
         self,
@@ -216,47 +232,68 @@ class EmotionRecognizer:
             UsageError: window and hop do not fit each other.
         """
         return EmotionStream(
-            lambda pieces: self.probabilities_of(pieces).tolist(), self.labels, window, hop, rate=rate, silent=silent
-        )
+            lambda pieces: self.probabilities_of(pieces, numbered=False).tolist(),
+            self.labels, window, hop, rate=rate, silent=silent,
+        )  # fmt: skip
 
-    def _mean(
-        self, function: Callable[[Tensor, Tensor], Tensor], recordings: list[Float32[np.ndarray, " _"]]
+    def _averaged(
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        average: Callable[[Tensor], Tensor],
+        recordings: list[Float32[np.ndarray, " _"]],
+        *,
+        numbered: bool = True,
     ) -> Float64[Tensor, "recordings values"]:
         """What the function gives for each window, averaged over the windows of a speed, then over speeds."""
+        named = numbered and len(recordings) > 1
+        names = [f"recording {number}: " if named else "" for number in range(len(recordings))]
         heard = []
-        for number, samples in enumerate(recordings):
-            with _named(number, len(recordings)):
+        for name, samples in zip(names, recordings, strict=True):
+            with _named(name):
                 heard.append(hear(samples, self.config.speeds, self.longest_window))
         windows = [window for speeds in heard for windows in speeds for window in windows]
-        owners = [number for number, speeds in enumerate(heard) for windows in speeds for _ in windows]
+        owners = [name for name, speeds in zip(names, heard, strict=True) for windows in speeds for _ in windows]
         computed = self._computed(function, windows, owners)
         values = iter(computed.split([len(windows) for speeds in heard for windows in speeds]))
-        return torch.stack([torch.stack([next(values).mean(0) for _ in speeds]).mean(0) for speeds in heard])
+        return torch.stack([average(torch.stack([average(next(values)) for _ in speeds])) for speeds in heard])
 
     @torch.inference_mode()
     def _computed(
-        self, function: Callable[[Tensor, Tensor], Tensor], windows: list[Float32[np.ndarray, " _"]], owners: list[int]
+        self,
+        function: Callable[[Tensor, Tensor], Tensor],
+        windows: list[Float32[np.ndarray, " _"]],
+        owners: Sequence[str],
     ) -> Float64[Tensor, "windows values"]:
         """What the function gives for each window's frames and padding mask, many windows at a time."""
         device = next(self.classifier.parameters()).device
         rows: dict[int, Tensor] = {}
-        for indices in group([len(window) for window in windows], BATCH_SECONDS * SAMPLE_RATE):
+        lengths = [max(len(window), self.encoder.padded_to) for window in windows]
+        for indices in group(lengths, BATCH_SECONDS * SAMPLE_RATE):
             frames = []
             for index, encoded in zip(indices, self.encoder.encode([windows[i] for i in indices]), strict=True):
-                with _named(owners[index], owners[-1] + 1):
+                with _named(owners[index]):
                     frames.append(as_stored(encoded, self.config.encoder.pool).float())
-            lengths = torch.tensor([len(window) for window in frames])
+            counts = torch.tensor([len(window) for window in frames])
             padded = pad_sequence(frames, batch_first=True)
-            padding_mask = torch.arange(padded.shape[1]) >= lengths[:, None]
+            padding_mask = torch.arange(padded.shape[1]) >= counts[:, None]
             computed = function(padded.to(device), padding_mask.to(device)).cpu().double()
             rows.update(zip(indices, computed, strict=True))
         return torch.stack([rows[index] for index in range(len(windows))])
 
 
+def _mean(values: Float64[Tensor, "several values"]) -> Float64[Tensor, " values"]:
+    return values.mean(0)
+
+
+def _mean_of_logs(logs: Float64[Tensor, "several values"]) -> Float64[Tensor, " values"]:
+    """Logarithms of the mean of probabilities, from their logarithms; no probability vanishes on the way."""
+    return logs.logsumexp(0) - math.log(len(logs))
+
+
 @contextmanager
-def _named(number: int, recordings: int) -> Iterator[None]:
-    """Where there are several recordings, an error within says of which one, counted from 0."""
+def _named(name: str) -> Iterator[None]:
+    """An error within begins with this name."""
     try:
         yield
     except AudioError as error:
-        raise type(error)(f"recording {number}: {error}" if recordings > 1 else str(error)) from error
+        raise type(error)(f"{name}{error}") from error

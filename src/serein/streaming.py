@@ -1,23 +1,31 @@
 """Emotions while the sound is still coming in."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import cache
 
 import numpy as np
 import soxr
 from jaxtyping import Float32
 
 from serein.errors import AudioError, UsageError
-from serein.frames.audio import HIGHEST_RATE, LOWEST_RATE, MINIMUM_SAMPLES, SAMPLE_RATE, mono
+from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE
+from serein.frames.mending import LARGEST_PEAK, mix, peak_of
+from serein.frames.sources import as_channels, check_rate
 from serein.frames.windows import plan_windows
 from serein.timeline import Silent, Timeline, Window
 
+BLOCK_SECONDS = 60  # of sound that is taken in before the windows that it completes are judged
 Judge = Callable[[list[Float32[np.ndarray, " _"]]], list[list[float]]]
 """Probabilities, a row each, of recordings (mono, 16 kHz)."""
 
 
 class EmotionStream:
     """Feed it samples as they come, in chunks of any size; it answers with each window that is complete.
+
+    Whether channels cancel each other or a peak is too high shows at a recording's end. A stream cannot wait for that,
+    as a file and a :class:`serein.frames.sources.Recording` can: channels are averaged as they are, and samples far
+    beyond full scale are refused.
 
     Args:
         judge: gives the probabilities; :meth:`serein.recognizer.EmotionRecognizer.stream` fills it in.
@@ -40,41 +48,61 @@ class EmotionStream:
     def __init__(
         self, judge: Judge, labels: tuple[str, ...], window: float, hop: float, *, rate: int, silent: Silent
     ) -> None:
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise AudioError(f"a rate of {rate} Hz; credible are {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+        check_rate(rate)
         if not (1 / SAMPLE_RATE <= hop <= window < math.inf and window >= MINIMUM_SAMPLES / SAMPLE_RATE):
             raise UsageError(f"window {window:g} s, hop {hop:g} s: a window lasts 0.025 s or more, a hop is no longer")
         self._window, self._hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
         self._judge, self._labels, self._silent = judge, labels, silent
-        self._resampler = _resampler(rate)
+        self._block = BLOCK_SECONDS * rate
+        self._resampler: soxr.ResampleStream | None = _resampler(rate)  # None after the end
         self._arrived = 0  # samples at 16 kHz
         self._held = np.empty(0, dtype=np.float32)  # from the next window's start on
         self._windows: list[Window] = []
         self._quiet: list[bool] = []
+        self._told = 0  # windows that were answered
         self._finished = False
         self.latency = self._hop / SAMPLE_RATE + _held_back(rate)
 
     def feed(self, samples: np.ndarray) -> list[Window]:
         """Windows that these samples complete.
 
+        After an error of the model the samples are kept, and the next call judges them again.
+
         Args:
-            samples: floating point, mono, or (samples, channels).
+            samples: floating point, full scale is 1, mono, or (samples, channels).
 
         Raises:
-            AudioError: the samples are integers, or not finite; they are left out.
+            AudioError: the samples are integers, not finite, or beyond 8, and left out; or the model cannot take them.
             UsageError: the stream is finished.
         """
-        if self._finished:
-            raise UsageError("this stream is finished; start another one")
-        chunk = mono(samples)
-        return self._hear(self._resampler.resample_chunk(chunk)) if len(chunk) else []
+        chunk = as_channels(samples)
+        if (peak := peak_of(chunk)) > LARGEST_PEAK:
+            raise AudioError(
+                f"these samples reach {peak:.3g}; floats whose full scale is 1 are wanted: divide them by theirs "
+                "(16 bits: 32768.0)"
+            )
+        self._take(mix(chunk))
+        return self._answer()
 
     def finish(self) -> list[Window]:
-        """The windows that are left, of which the last is cut at the end; nothing can be fed after this."""
-        if self._finished:
-            return []
-        self._finished = True
-        return self._hear(self._resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True))
+        """The windows that are left, of which the last is cut at the end; nothing can be fed after this.
+
+        After an error of the model it can be called again.
+        """
+        if self._resampler is not None:
+            self._hold(self._resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True))
+            self._resampler = None
+        if not self._finished:
+            self._judge_held(ended=True)
+            self._finished = True
+        return self._answer()
+
+    def follow(self, recording: Iterable[Float32[np.ndarray, " _"]]) -> Timeline:
+        """The timeline of a whole recording, given in blocks: mono, and mended already."""
+        for block in recording:
+            self._take(block)
+        self.finish()
+        return self.timeline()
 
     def timeline(self) -> Timeline:
         """All so far; after :meth:`finish`, all."""
@@ -87,33 +115,53 @@ class EmotionStream:
             self._arrived / SAMPLE_RATE,
         )
 
-    def _hear(self, samples: Float32[np.ndarray, " _"]) -> list[Window]:
-        start = self._arrived - len(self._held)
+    def _take(self, samples: Float32[np.ndarray, " _"]) -> None:
+        """Judge what these samples complete, block by block; all are held, even when there is an error."""
+        if self._resampler is None:
+            raise UsageError("this stream is finished; start another one")
+        blocks = (samples[start : start + self._block] for start in range(0, len(samples), self._block))
+        try:
+            for block in blocks:
+                self._hold(self._resampler.resample_chunk(block))
+                self._judge_held()
+        finally:
+            for block in blocks:  # what follows a window that could not be judged
+                self._hold(self._resampler.resample_chunk(block))
+
+    def _hold(self, samples: Float32[np.ndarray, " _"]) -> None:
         self._arrived += len(samples)
-        held = self._held = np.concatenate([self._held, samples])
+        self._held = np.concatenate([self._held, samples])
+
+    def _answer(self) -> list[Window]:
+        """Windows that were judged since the last answer."""
+        new = self._windows[self._told :]
+        self._told = len(self._windows)
+        return new
+
+    def _judge_held(self, *, ended: bool = False) -> None:
+        held, start = self._held, self._arrived - len(self._held)
         planned = plan_windows(len(held), self._window, self._hop)
-        if not self._finished:
+        if not ended:
             planned = [(first, last) for first, last in planned if last - first == self._window]
         elif self._windows and len(held) == self._window - self._hop:  # the last window reached the end
             planned = []
         if not planned:
-            return []
+            return
         heard = [held[first:last] for first, last in planned]
-        windows = [
+        self._windows += [
             Window((start + first) / SAMPLE_RATE, (start + last) / SAMPLE_RATE, tuple(scores), self._silent(piece))
             for (first, last), scores, piece in zip(planned, self._judge(heard), heard, strict=True)
         ]
-        self._windows += windows
         # As a hop is no longer than a window, the cell that begins with a window has arrived with it.
         self._quiet += [self._silent(held[first : first + self._hop]) for first, _ in planned]
         self._held = held[len(planned) * self._hop :]
-        return windows
 
 
 def _resampler(rate: int) -> soxr.ResampleStream:
     return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
+@cache
 def _held_back(rate: int) -> float:
     """The most, in seconds, that the resampler keeps to itself; found by trying, as it works in blocks."""
     resampler, step = _resampler(rate), max(1, rate // 1000)

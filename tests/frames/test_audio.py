@@ -342,6 +342,35 @@ def test_a_wav_of_open_length_is_taken_whole_with_a_warning(outer, size):
     np.testing.assert_array_equal(decoded.samples, load_audio(WAV))
 
 
+def test_a_wav_of_open_length_is_not_copied():
+    class Counted(io.BytesIO):
+        taken = 0
+
+        def read(self, size=-1):
+            data = super().read(size)
+            self.taken += len(data)
+            return data
+
+    file = Counted(patched(WAV, (4, "<I", 0), (40, "<I", 0)))
+    container = containers.check_container(file, "")
+    assert file.taken < 10_000
+    container.stream.seek(0)
+    np.testing.assert_array_equal(soundfile.read(container.stream, dtype="float32")[0], load_audio(WAV))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 64])
+def test_bytes_are_overlaid_wherever_a_read_begins_and_ends(size):
+    stream = containers._Overlaid(io.BytesIO(bytes(20)), 9, b"\1\2\3\4")
+    for start in range(20):
+        assert stream.seek(start) == start
+        found = b""
+        buffer = bytearray(size)
+        while count := stream.readinto(buffer):
+            found += buffer[:count]
+            assert stream.tell() == start + len(found)
+        assert found == (bytes(9) + b"\1\2\3\4" + bytes(7))[start:]
+
+
 def test_a_wrong_outer_size_alone_does_not_matter():
     assert decode(patched(WAV, (4, "<I", 0xFFFFFFF0))).warnings == ()
 

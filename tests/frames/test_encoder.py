@@ -326,6 +326,8 @@ def test_dtypes_and_devices_that_do_not_exist(tiny_checkpoint):
         load_encoder(name, dtype="int8")
     with pytest.raises(UsageError, match="toaster"):
         load_encoder(name, device="toaster")
+    with pytest.raises(UsageError, match="device 'toaster': cannot be used here"):
+        load_encoder("logmel", device="toaster")
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

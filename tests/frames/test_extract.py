@@ -83,6 +83,7 @@ def test_one_broken_file_is_named_and_the_rest_is_done_and_a_mended_one_is_taken
 def test_frames_that_do_not_fit_float16_are_refused_by_name(tones, tmp_path):
     class Loud:
         name, revision, fingerprint, layers, width, frame_rate, settings = "loud", "", "x", (0,), 80, 50.0, {}
+        padded_to = 0
 
         def num_frames(self, samples: int) -> int:
             return LOGMEL.num_frames(samples)
@@ -209,6 +210,7 @@ def test_a_shard_that_cannot_be_written_ends_the_call(tones, tmp_path, small_sha
 def test_the_next_shard_is_decoded_before_one_is_encoded(tones, tmp_path, small_shards, monkeypatch):
     class Waiting:
         name, revision, fingerprint, layers, width, frame_rate, settings = "waiting", "", "x", (0,), 80, 50.0, {}
+        padded_to = 0
 
         def num_frames(self, samples: int) -> int:
             return LOGMEL.num_frames(samples)

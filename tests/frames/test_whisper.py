@@ -64,6 +64,13 @@ def test_without_padding_spectrogram_and_positions_end_with_the_clip(tiny_checkp
     assert (padded - frames).abs().max() > 0.01
 
 
+def test_an_encoder_says_what_it_computes_at_least(tiny_checkpoint):
+    folder = str(tiny_checkpoint("whisper"))
+    assert load_encoder(folder).padded_to == 2 * 16_000
+    assert load_encoder(folder, whisper_padding=False).padded_to == 0
+    assert load_encoder(str(tiny_checkpoint("hubert"))).padded_to == load_encoder("logmel").padded_to == 0
+
+
 @pytest.mark.parametrize("whisper_padding", [True, False])
 def test_a_long_clip_is_encoded_piece_by_piece(whisper_padding, tiny_checkpoint):
     encoder = load_encoder(str(tiny_checkpoint("whisper")), whisper_padding=whisper_padding)

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
 from starlette.testclient import TestClient
 
 from serein.recognizer import EmotionRecognizer, Recording
@@ -29,6 +30,17 @@ def test_an_answer_is_that_of_the_recognizer(client, recognizer, paths):
         assert found["seconds"] == pytest.approx(soundfile.info(path).duration, abs=1e-4)
         assert found["warnings"] == []
         assert found["model"] == {"name": "tones", "labels": list(recognizer.labels)}
+
+
+@pytest.mark.parametrize("route", ["/v1/predict", "/v1/timeline"])
+def test_what_the_encoder_cannot_take_is_no_fault_of_the_server(client, recognizer, paths, monkeypatch, route):
+    def overflow(waveforms):
+        return [torch.full((50, 1, 80), 1e9) for _ in waveforms]
+
+    monkeypatch.setattr(recognizer.encoder, "encode", overflow)
+    reply = client.post(route, content=paths[0].read_bytes(), headers=OCTETS)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (422, "corrupt_audio")
+    assert "float16" in reply.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("kind", ["audio/wav", "Audio/X-Unheard-Of; codecs=1", "application/ogg", "multipart"])
@@ -212,7 +224,7 @@ def test_an_error_of_ours_is_said_without_its_details(recognizer, sound, monkeyp
     app = make_app(recognizer, Limits(decoders=1))
     with TestClient(app, raise_server_exceptions=False) as client:
 
-        def fail(_: list) -> None:
+        def fail(_: list, **how: object) -> None:
             raise RuntimeError("out of memory at 0xSECRET")
 
         monkeypatch.setattr(recognizer, "probabilities_of", fail)

@@ -22,6 +22,10 @@ class Judge:
         return np.array([[recording[0], 1 - recording[0]] for recording in recordings], dtype=np.float32)
 
 
+def len_of(samples: int) -> int:
+    return samples
+
+
 @pytest.fixture
 def judge() -> Judge:
     return Judge()
@@ -34,7 +38,7 @@ def watched() -> list[tuple[int, float]]:
 
 @pytest.fixture
 def batcher(judge, watched):
-    made = Batcher(judge, lambda *facts: watched.append(facts))
+    made = Batcher(judge, len_of, lambda *facts: watched.append(facts))
     yield made
     judge.go.set()
     made.close()
@@ -81,6 +85,17 @@ def test_a_batch_ends_at_a_minute_of_audio(batcher, judge):
     assert [[length // 16_000 for length in batch] for batch in judge.batches[1:]] == [[25, 25], [25], [600], [1]]
 
 
+def test_a_batch_ends_at_a_minute_of_what_is_computed(judge):
+    batcher = Batcher(judge, lambda samples: max(samples, 30 * 16_000), lambda *_: None)
+    first = hold(batcher, judge)
+    others = [batcher.submit([of(0.5, seconds)]) for seconds in (1, 1, 1, 40, 1)]
+    judge.go.set()
+    for future in (first, *others):
+        future.result()
+    batcher.close()
+    assert [[length // 16_000 for length in batch] for batch in judge.batches[1:]] == [[1, 1], [1], [40], [1]]
+
+
 def test_many_windows_do_not_keep_one_recording_waiting(batcher, judge):
     first = hold(batcher, judge)
     many = batcher.submit([of(0.5, 10.0)] * 50)
@@ -108,8 +123,35 @@ def test_an_error_reaches_those_of_the_batch_and_nobody_else(batcher, judge, wat
     assert batcher.submit([of(0.5)]).result().tolist() == [[0.5, 0.5]]
 
 
+def test_a_recording_that_cannot_be_judged_does_not_cost_the_others():
+    def picky(recordings):
+        if any(recording[0] < 0 for recording in recordings):
+            raise ValueError("too quiet")
+        return np.array([[recording[0]] for recording in recordings], dtype=np.float32)
+
+    entered, go = threading.Event(), threading.Event()
+
+    def slow(recordings):
+        entered.set()
+        go.wait()
+        return picky(recordings)
+
+    batcher = Batcher(slow, len_of, lambda *_: None)
+    first = batcher.submit([of(0.5)])
+    entered.wait()
+    good, bad, mixed = batcher.submit([of(0.25)]), batcher.submit([of(-1.0)]), batcher.submit([of(0.75), of(-1.0)])
+    go.set()
+    assert first.result().tolist() == [[0.5]]
+    assert good.result().tolist() == [[0.25]]
+    for future in (bad, mixed):
+        with pytest.raises(ValueError, match="too quiet"):
+            future.result()
+    assert batcher.submit([of(0.5)]).result().tolist() == [[0.5]]
+    batcher.close()
+
+
 def test_what_waits_is_still_judged_when_it_closes(judge):
-    batcher = Batcher(judge, lambda *_: None)
+    batcher = Batcher(judge, len_of, lambda *_: None)
     first = hold(batcher, judge)
     second = batcher.submit([of(0.5)])
     judge.go.set()

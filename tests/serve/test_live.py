@@ -1,11 +1,14 @@
+import io
 import json
 from contextlib import ExitStack
 
 import numpy as np
 import pytest
+import soundfile
 from starlette.testclient import WebSocketDenialResponse
 from starlette.websockets import WebSocketDisconnect
 
+from serein.errors import AudioError
 from serein.frames.audio import load_audio
 from serein.recognizer import Recording
 
@@ -131,6 +134,36 @@ def test_settings_that_are_none_are_refused(client, first):
 )
 def test_what_breaks_a_rule_ends_the_stream(client, messages, code, closing):
     assert said(client, settings(), *messages) == (code, closing)
+
+
+def test_samples_of_another_full_scale_are_refused(client):
+    integers = np.full(100, 3000.0, "<f4").tobytes()
+    assert said(client, settings(), integers) == ("bad_samples", 1003)
+
+
+def test_what_the_model_cannot_take_at_the_end_is_said(client, recognizer, samples, monkeypatch):
+    def refuse(recordings, **how):
+        raise AudioError("frames reach inf")
+
+    monkeypatch.setattr(recognizer, "probabilities_of", refuse)
+    assert said(client, settings(), samples[:8_000].tobytes(), '{"type": "finish"}') == ("bad_samples", 1003)
+
+
+def test_the_server_counts_what_the_encoder_pads(client, recognizer, paths, monkeypatch):
+    groups = []
+    judge = recognizer.probabilities_of
+
+    def watched(recordings, **how):
+        groups.append(len(recordings))
+        return judge(recordings, **how)
+
+    monkeypatch.setattr(recognizer, "probabilities_of", watched)
+    monkeypatch.setattr(recognizer.encoder, "padded_to", 30 * 16_000)
+    sound = np.concatenate([load_audio(path) for path in paths[:12]])
+    file = io.BytesIO()
+    soundfile.write(file, sound[:80_000], 16_000, format="WAV")
+    assert client.post("/v1/timeline?window=1&hop=1", content=file.getvalue()).status_code == 200
+    assert groups == [2, 2, 1]
 
 
 def test_nobody_says_anything_first(client):

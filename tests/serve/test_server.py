@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from serein.serve import server as server_module
@@ -333,3 +333,19 @@ def test_two_hundred_bad_requests_leave_nothing_behind(live, sound):
     eventually(lambda: at_rest(server))
     eventually(lambda: facts()[1] <= files + 4)
     assert facts()[0] - memory < 30_000_000
+
+
+def test_streams_that_end_early_leave_no_error_in_the_log(live, caplog):
+    _, port = live
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(f"ws://127.0.0.1:{port}/v1/stream", additional_headers={"Origin": "https://elsewhere.example"})
+    with connect(f"ws://127.0.0.1:{port}/v1/stream") as line:
+        line.send(json.dumps({"rate": 16000, "window": 0.5, "hop": 0.1, "format": "f32"}))
+        line.recv(timeout=30)
+        line.send(np.zeros(16_000, dtype="<f4").tobytes())
+        line.send(bytes(2_000_000))  # more than a message may have: uvicorn hangs up while windows are on their way
+        with pytest.raises(ConnectionClosed) as closed:
+            [line.recv(timeout=30) for _ in range(100)]
+        assert closed.value.rcvd.code == 1009
+    eventually(lambda: httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 200)
+    assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]

@@ -19,6 +19,7 @@ from serein.model import EncoderDescription, ModelConfig
 from serein.recipe import Recipe
 from serein.train.card import KNOWN, Made, adapter_card, model_card
 from serein.train.crossval import cross_validate
+from serein.train.ship import ORIGINS
 
 COMMIT = "e37978b90ca9030d5170a5c07aadb050351a65bb"
 ENCODER = EncoderDescription(
@@ -143,6 +144,15 @@ def test_calibration_and_abstention_are_reported():
     assert "not sure" not in text(config=CONFIG.model_copy(update={"abstain_below": 0.0}))
     nothing_kept = replace(CALIBRATION, coverage=0.0, ua=nan, wa=nan)
     assert "on them UA was unknown" in text(calibration=nothing_kept)
+
+
+def test_who_chose_the_epochs_is_counted():
+    said = text()
+    assert "2 of the 3 talkers chose the number of epochs (4), then all talkers trained the model" in said
+    assert "On the 240 utterances of those who chose, UA was 62.5 % and WA 70.0 %: a validation score" in said
+    one = replace(CALIBRATION, talkers=1, utterances=1)
+    assert "1 of the 3 talkers chose the number of epochs" in text(calibration=one)
+    assert "fifth" not in said + " ".join(ORIGINS.values())
 
 
 def test_limits_are_said():

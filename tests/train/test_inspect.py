@@ -44,6 +44,7 @@ def test_the_attributes_of_the_training_stand_beside_the_adapter(adapter, tone_s
         "config.json",
         "model.safetensors",
         "attributes.safetensors",
+        "README.md",
     }
     array = tone_store.load()
     config = load_model(adapter)[1]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
+from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
 from serein.errors import UsageError
@@ -43,7 +44,7 @@ def run(tone_store, recipe, tmp_path_factory) -> Path:
 def strangers(store, recipe, folder, views=()):
     """What an oracle of the same settings says of the validation talkers: it never learns from them."""
     corpus = store.corpus()
-    test = make_protocol("talkers-5", corpus, seed=0).folds[0].test
+    test = next(f.test for f in make_protocol("talkers-5", corpus, seed=0).folds if len(f.test) == 32)  # two talkers
     material = gather(store, [u.id for u in corpus], views=views)
     train = tuple(u.id for u in corpus if u.id not in test)
     task = Task(
@@ -67,11 +68,30 @@ def test_the_temperature_is_that_of_networks_that_never_heard_the_talkers(tone_s
     assert facts["temperature"] == pytest.approx(expected.temperature, rel=1e-4)
     assert facts["calibration_error_before"] == pytest.approx(expected.error_before, abs=1e-5)
     assert facts["nll_before"] == pytest.approx(expected.nll_before, rel=1e-5)
-    assert facts["coverage"] == pytest.approx(expected.coverage, nan_ok=True)
+    assert facts["coverage"] == pytest.approx(expected.coverage)
+    assert facts["calibration_error_after"] == pytest.approx(expected.error_after, abs=1e-5)
+    assert (facts["validation_talkers"], facts["talkers"]) == (2, 6)
+    card = " ".join((tmp_path / "m" / "README.md").read_text(encoding="utf-8").split())
+    assert "2 of the 6 talkers chose the number of epochs" in card
+    assert "On the 32 utterances of those who chose, UA was" in card
     config = load_config(tmp_path / "m")
     assert config.temperature == facts["temperature"]
     assert config.abstain_below == 0.5
     assert {path.name for path in (tmp_path / "m").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+@pytest.mark.parametrize(("talkers", "validate"), [(3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (9, 2), (11, 3), (24, 5)])
+def test_as_many_talkers_validate_as_one_group_of_five_can_hold(talkers, validate):
+    """Also where talkers say little or much, and the first groups are the smallest."""
+    rows = [
+        Utterance(f"{talker}-{emotion}-{take}", Path("a.wav"), f"{talker:02}", emotion)
+        for talker in range(talkers)
+        for emotion in ("angry", "sad")
+        for take in range(1 if talker else 3)
+    ]
+    held_out = ship._validation(Corpus("toy", tuple(rows)), 0)
+    assert len({id_.split("-")[0] for id_ in held_out}) >= validate >= talkers / 5
+    assert len({id_.split("-")[0] for id_ in held_out}) < talkers
 
 
 def test_calibration_hears_the_talkers_at_every_speed_of_the_model(tone_store, tones, recipe, tmp_path):
@@ -89,6 +109,7 @@ def test_one_validation_talker_calibrates_and_the_card_says_what_is_unknown(tone
     corpus = tone_store.corpus().select(lambda u: u.talker in ("1F", "1M", "2F"))
     facts = train_model(tone_store, corpus, tmp_path, changed(recipe, "finetune.epochs=1"), abstain_below=0.4)
     assert math.isnan(facts["calibration_error_after"])
+    assert (facts["validation_talkers"], facts["talkers"]) == (1, 3)
     assert load_config(tmp_path).temperature == facts["temperature"]
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "What it does to another talker is not known from one" in card

@@ -14,15 +14,13 @@ from jaxtyping import Float32
 
 from serein.errors import AudioError, CorruptAudio, NonFiniteAudio, TooShort, UnsupportedAudio
 from serein.frames.containers import check_container
+from serein.frames.mending import Levels, Verdict, mix
 
 SAMPLE_RATE = 16_000  # Hz
 MINIMUM_SAMPLES = 400  # 25 ms: what the encoders see for one frame
 MOST_CHANNELS = 32
 LOWEST_RATE, HIGHEST_RATE = 4_000, 384_000  # Hz
-LARGEST_PEAK = 8.0  # full scale is 1; float files beyond this hold integers, or nobody ever listened to them
-QUIETEST_PEAK = 2.0**-15  # one step of 16-bit samples
 COMPLETE = 0.95  # of the promised length; MP3 encoders and decoders differ in how much they trim
-CANCELLED = 0.1  # power of the channels' average, over what unrelated channels would leave of theirs
 LENGTH_UNKNOWN = 2**63 - 1  # libsndfile's word for it, in samples
 UNSUPPORTED_CODES = (1, 4, 18)  # libsndfile: format not recognised, encoding not supported, not implemented
 BLOCK = 65_536  # sample frames decoded at once: memory grows with the result, not with channels and rate
@@ -89,30 +87,6 @@ def decode(source: str | Path | bytes, *, max_seconds: float | None = None) -> D
         return Decoded(samples, verdict.warnings, recording.rate, recording.channels)
 
 
-def mono(samples: np.ndarray) -> Float32[np.ndarray, " samples"]:
-    """Samples in memory, (samples,) or (samples, channels), as mono float32.
-
-    Raises:
-        AudioError: integers, whose full scale is unknown, or not of these shapes.
-        NonFiniteAudio: samples that are NaN, infinite, or beyond float32.
-
-    Example:
-        >>> mono(np.array([[0.5, 0.0], [1.0, -1.0]]))
-        array([0.25, 0.  ], dtype=float32)
-    """
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise AudioError("this recording's samples are integers; divide them by full scale (16 bits: 32768.0) first")
-    if samples.ndim not in (1, 2) or (samples.ndim == 2 and not samples.shape[1]):
-        raise AudioError(
-            f"this recording's samples have the shape {samples.shape}; give (samples,) or (samples, channels)"
-        )
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit is infinite, and refused
-        mixed = (samples if samples.ndim == 1 else samples.mean(1)).astype(np.float32, copy=False)
-    if not np.isfinite(mixed).all():
-        raise NonFiniteAudio("this recording has samples that are not finite numbers")
-    return mixed
-
-
 def change_speed(samples: Float32[np.ndarray, " samples"], speed: float) -> Float32[np.ndarray, " changed"]:
     """Play samples faster (above 1) or slower: pitch and formants move by the same factor.
 
@@ -162,19 +136,6 @@ class _ForwardReader(soundfile.SoundFile):  # type: ignore[misc]  # soundfile ha
         return False
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Verdict:
-    """What one whole pass over a recording found.
-
-    Attributes:
-        weights: of the channels, to decode with once more; None where their average is sound.
-        warnings: what was wrong with the file and could be mended.
-    """
-
-    weights: Float32[np.ndarray, " channels"] | None
-    warnings: tuple[str, ...]
-
-
 class OpenAudio:
     """A recording in a sound container, which can be decoded again and again; see :func:`open_audio`.
 
@@ -198,8 +159,7 @@ class OpenAudio:
 
     def mixed(self, weights: Float32[np.ndarray, " channels"] | None = None) -> Iterator[Float32[np.ndarray, " _"]]:
         """Blocks of the recording at its own rate, the channels mixed with these weights (None: averaged)."""
-        average = np.full(self.channels, 1 / self.channels, dtype=np.float32)
-        self._frames, self._peak, self._powers, self._average_power = 0, 0.0, np.zeros(self.channels), 0.0
+        self._frames, self._levels = 0, Levels(self.channels)
         with self._decoder() as decoder:
             while len(block := decoder.read(BLOCK, dtype="float32", always_2d=True)):
                 self._frames += len(block)
@@ -211,11 +171,8 @@ class OpenAudio:
                     raise NonFiniteAudio(
                         f"{self._name}: holds samples that are NaN or infinite; export it again from its source"
                     )
-                averaged = (block * average).sum(axis=1)
-                self._peak = max(self._peak, float(np.abs(block).max()))
-                self._powers += np.square(block, dtype=np.float64).sum(axis=0)
-                self._average_power += float(np.square(averaged, dtype=np.float64).sum())
-                yield averaged if weights is None else (block * weights).sum(axis=1)
+                averaged = self._levels.add(block)
+                yield averaged if weights is None else mix(block, weights)
 
     def resampled(self, weights: Float32[np.ndarray, " channels"] | None = None) -> Iterator[Float32[np.ndarray, " _"]]:
         """The same at 16 kHz; some pieces are empty."""
@@ -241,19 +198,8 @@ class OpenAudio:
             raise TooShort(
                 f"{self._name}: lasts {milliseconds:.3g} ms; one frame of the encoders needs 25 ms; leave it out"
             )
-        mended = []
-        weights = np.full(self.channels, 1 / self.channels, dtype=np.float32)
-        if self._average_power < CANCELLED * self._powers.sum() / self.channels**2:
-            loudest = int(self._powers.argmax())
-            weights = np.eye(self.channels, dtype=np.float32)[loudest]
-            mended.append(f"the channels cancel each other; only channel {loudest + 1} was taken")
-        if self._peak > LARGEST_PEAK:
-            weights = weights / np.float32(self._peak)
-            mended.append(f"the peak is {self._peak:.3g} where full scale is 1; scaled to 1")
-        again = weights if mended else None
-        if self._peak < QUIETEST_PEAK:
-            mended.append("silence: no sample reaches one step of 16-bit audio")
-        return Verdict(again, (*self._container.warnings, *mended))
+        found = self._levels.judge()
+        return Verdict(found.weights, (*self._container.warnings, *found.warnings))
 
     def _decoder(self) -> "_ForwardReader":
         self._container.stream.seek(0)

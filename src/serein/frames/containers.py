@@ -10,6 +10,7 @@ import re
 import struct
 import zlib
 from dataclasses import dataclass
+from typing import Any
 
 from serein.errors import CorruptAudio, UnsupportedAudio
 
@@ -30,7 +31,7 @@ class Container:
     """A container that has passed its checks.
 
     Attributes:
-        stream: what to decode: the stream itself, or a copy with a mended header.
+        stream: what to decode: the stream itself, or the same with a mended header.
         warnings: what was wrong and did no harm.
         frames: samples a channel that must come out; None where libsndfile's own count is right.
     """
@@ -38,6 +39,28 @@ class Container:
     stream: io.BufferedIOBase
     warnings: tuple[str, ...] = ()
     frames: int | None = None
+
+
+class _Overlaid(io.BufferedIOBase):
+    """A stream that reads other bytes at one place; nothing of it is copied."""
+
+    def __init__(self, stream: io.BufferedIOBase, place: int, overlay: bytes) -> None:
+        self._stream, self._place, self._overlay = stream, place, overlay
+
+    def seek(self, target: int, whence: int = io.SEEK_SET) -> int:
+        return self._stream.seek(target, whence)
+
+    def tell(self) -> int:
+        return self._stream.tell()
+
+    def readinto(self, buffer: Any) -> int:
+        start = self._stream.tell()
+        count = self._stream.readinto(buffer)
+        view = memoryview(buffer).cast("B")
+        for number, byte in enumerate(self._overlay, self._place - start):
+            if 0 <= number < count:
+                view[number] = byte
+        return count
 
 
 def check_container(stream: io.BufferedIOBase, name: str) -> Container:
@@ -103,11 +126,11 @@ def _check_size(stream: io.BufferedIOBase, start: int, size: int, long_size: int
     declared, present = long_size if long_size and size == 0xFFFFFFFF else size, end - start
     if declared == 0 and present:
         stream.seek(0)
-        header, sound = stream.read(start), stream.read()
+        header = stream.read(8)
         # A WAV without sound may carry other chunks, but then its outer size is right. A recorder that was
         # stopped, or that wrote into a pipe, leaves both sizes wrong, and libsndfile would hear nothing.
         if header[:4] == b"RIFF" and struct.unpack_from("<I", header, 4)[0] != end - 8:
-            return Container(io.BytesIO(header[:-4] + b"\xff\xff\xff\xff" + sound), (OPEN_LENGTH,))
+            return Container(_Overlaid(stream, start - 4, b"\xff\xff\xff\xff"), (OPEN_LENGTH,))
     if declared <= present:
         return Container(stream)
     if not long_size and -declared % 2**31 < 2**16:  # just under 2^31 or 2^32: what writers into pipes put there

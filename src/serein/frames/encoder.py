@@ -28,6 +28,7 @@ class SpeechEncoder(Protocol):
         layers: layer numbers from 0 up, in the order asked for.
         width: numbers a layer and frame.
         frame_rate: frames a second.
+        padded_to: samples up to which a shorter waveform is filled before it is computed; 0 where none is.
         settings: what else changes the frames; can be written as JSON.
     """
 
@@ -37,6 +38,7 @@ class SpeechEncoder(Protocol):
     layers: tuple[int, ...]
     width: int
     frame_rate: float
+    padded_to: int
     settings: dict[str, Any]
 
     def num_frames(self, samples: int) -> int:
@@ -89,15 +91,15 @@ def load_encoder(
         >>> encoder.layers, encoder.width, encoder.frame_rate
         ((0,), 80, 50.0)
     """
-    if name == LogMelEncoder.name:
-        _resolve(layers, 0, name)
-        return LogMelEncoder()
     if dtype not in DTYPES:
         raise UsageError(f"dtype {dtype!r}: choose from {', '.join(DTYPES)}")
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise UsageError(f"device {device!r}: cannot be used here: {error}") from error
+    if name == LogMelEncoder.name:
+        _resolve(layers, 0, name)
+        return LogMelEncoder()
     checkpoint = find_checkpoint(name, revision, token)
     resolved = _resolve(layers, checkpoint.blocks, name)
     if checkpoint.config.model_type == "whisper":

@@ -34,6 +34,7 @@ class LogMelEncoder:
     layers: tuple[int, ...] = (0,)
     width = BANDS
     frame_rate = SAMPLE_RATE / HOP
+    padded_to = 0
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {

@@ -27,6 +27,8 @@ class Wav2Vec2Encoder:
     positional convolutions (data2vec stacks them; some HuBERTs have a batch norm in front).
     """
 
+    padded_to = 0
+
     def __init__(self, checkpoint: Checkpoint, layers: tuple[int, ...], device: str, dtype: torch.dtype):
         config = checkpoint.config
         self._extractor = load_extractor(checkpoint, "Wav2Vec2FeatureExtractor")

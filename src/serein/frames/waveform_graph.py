@@ -42,22 +42,18 @@ def waveform_graph(encoder: SpeechEncoder, pool: int) -> nn.Module:
     return nn.Sequential(_Wav2Vec2(encoder), _AsStored(pool))
 
 
-def longest_waveform(encoder: SpeechEncoder, pool: int, wanted: int) -> int:
-    """Most samples, up to those wanted, that the graph takes: a Whisper's graph no more than it hears at once.
+def check_longest(encoder: SpeechEncoder, longest: int) -> None:
+    """Refuse windows of more samples than the graph hears: a Whisper's graph has no frames of what is beyond its piece.
 
     Raises:
-        ModelError: that is at least one pooled frame less than wanted, so that answers would change.
+        ModelError: torch would encode the longest window in two pieces, so that the graph's answers would be others.
     """
-    if not isinstance(encoder, WhisperEncoder):
-        return wanted
-    most = encoder._piece + encoder._hop - 1  # what is beyond the piece has no frame
-    if encoder.num_frames(wanted) >= encoder.num_frames(most) + pool:
+    if isinstance(encoder, WhisperEncoder) and encoder.num_frames(longest) > encoder.num_frames(encoder._piece):
         raise ModelError(
-            f"{encoder.name}: hears {encoder._piece / SAMPLE_RATE:g} seconds at once, and this model was trained on "
-            f"recordings of up to {wanted / SAMPLE_RATE:.1f} seconds; train without the longer ones, or export without "
-            "the encoder"
+            f"{encoder.name}: hears {encoder._piece / SAMPLE_RATE:g} seconds at once, and this model takes windows of "
+            f"up to {longest / SAMPLE_RATE:.3f} seconds, as long as the recordings that it was trained on; train "
+            "without the longest ones, or export without the encoder"
         )
-    return min(wanted, most)
 
 
 class _AsStored(nn.Module):

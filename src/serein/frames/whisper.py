@@ -36,6 +36,7 @@ class WhisperEncoder:
         self._hop = int(self._extractor.hop_length)
         self._piece = int(self._extractor.n_samples)
         self.layers = layers
+        self.padded_to = self._piece if padding else 0
         encoder = self._encoder
         positions, frames = len(encoder.embed_positions.weight), self._frames_of_piece(self._piece)
         if frames != positions:

@@ -30,11 +30,23 @@ def longest_of(num_frames: Callable[[int], int], frames: int) -> int:
 def cut(samples: Float32[np.ndarray, " samples"], longest: int) -> list[Float32[np.ndarray, " _"]]:
     """Cut a recording into as few windows of at most ``longest`` samples as will do, equal to one sample.
 
+    They overlap where they would otherwise be too short for a frame.
+
+    Args:
+        samples: at 16 kHz.
+        longest: at least ``MINIMUM_SAMPLES``.
+
     Example:
         >>> [len(window) for window in cut(np.zeros(2500, np.float32), 1000)]
         [834, 833, 833]
+        >>> [len(window) for window in cut(np.zeros(750, np.float32), 719)]
+        [400, 400]
     """
-    return np.array_split(samples, max(1, -(-len(samples) // longest)))
+    count = max(1, -(-len(samples) // longest))
+    if count == 1 or len(samples) >= count * MINIMUM_SAMPLES:
+        return np.array_split(samples, count)
+    starts = np.linspace(0, len(samples) - MINIMUM_SAMPLES, count).astype(int)
+    return [samples[start : start + MINIMUM_SAMPLES] for start in starts]
 
 
 def hear(

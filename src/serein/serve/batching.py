@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from serein.frames.audio import SAMPLE_RATE
+from serein.recognizer import BATCH_SECONDS
 
-BATCH_SECONDS = 60.0  # of audio
 Judge = Callable[[list[Float32[np.ndarray, " _"]]], Float32[np.ndarray, "recordings classes"]]
 """Gives a row of class probabilities for each recording (mono, 16 kHz)."""
 
@@ -32,11 +32,13 @@ class Batcher:
 
     Args:
         judge: called in one thread only.
+        cost: how many samples are computed for a recording of so many.
         watch: told the number of recordings of each batch and their seconds.
     """
 
-    def __init__(self, judge: Judge, watch: Callable[[int, float], None]) -> None:
+    def __init__(self, judge: Judge, cost: Callable[[int], int], watch: Callable[[int, float], None]) -> None:
         self._judge = judge
+        self._cost = cost
         self._watch = watch
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
@@ -68,21 +70,27 @@ class Batcher:
 
     def _run(self) -> None:
         while batch := self._take():
-            recordings = [recording for _, recording in batch]
             try:
-                rows = self._judge(recordings)
+                self._answer(batch)
             # Whatever it is: those who wait must hear of it, and the thread must live on for all others.
-            except Exception as error:
-                self._fail({job for job, _ in batch}, error)
-                continue
-            self._watch(len(recordings), sum(map(len, recordings)) / SAMPLE_RATE)
-            for (job, _), row in zip(batch, rows, strict=True):
-                job.rows.append(row)
-                if len(job.rows) == len(job.recordings):
-                    job.future.set_result(np.stack(job.rows))
+            except Exception:
+                for single in batch:  # one of them cannot be judged; the others can
+                    try:
+                        self._answer([single])
+                    except Exception as error:
+                        self._fail(single[0], error)
+
+    def _answer(self, batch: list[tuple[_Job, Float32[np.ndarray, " _"]]]) -> None:
+        recordings = [recording for _, recording in batch]
+        rows = self._judge(recordings)
+        self._watch(len(recordings), sum(map(len, recordings)) / SAMPLE_RATE)
+        for (job, _), row in zip(batch, rows, strict=True):
+            job.rows.append(row)
+            if len(job.rows) == len(job.recordings) and not job.future.done():
+                job.future.set_result(np.stack(job.rows))
 
     def _take(self) -> list[tuple[_Job, Float32[np.ndarray, " _"]]]:
-        """What waits, in turns, up to a minute of audio, but at least one recording; empty after the end."""
+        """What waits, in turns, up to a minute of computed audio, but at least one recording; empty after the end."""
         batch: list[tuple[_Job, Float32[np.ndarray, " _"]]] = []
         room = BATCH_SECONDS * SAMPLE_RATE
         with self._changed:
@@ -90,18 +98,19 @@ class Batcher:
             while self._jobs:
                 job = self._jobs.popleft()
                 recording = job.recordings[job.taken]
-                if batch and len(recording) > room:
+                cost = self._cost(len(recording))
+                if batch and cost > room:
                     self._jobs.appendleft(job)
                     break
-                room -= len(recording)
+                room -= cost
                 job.taken += 1
                 batch.append((job, recording))
                 if job.taken < len(job.recordings):
                     self._jobs.append(job)
         return batch
 
-    def _fail(self, jobs: set[_Job], error: Exception) -> None:
+    def _fail(self, job: _Job, error: Exception) -> None:
         with self._changed:
-            self._jobs = deque(job for job in self._jobs if job not in jobs)
-        for job in jobs:
+            self._jobs = deque(other for other in self._jobs if other is not job)
+        if not job.future.done():
             job.future.set_exception(error)

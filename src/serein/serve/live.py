@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from functools import partial
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from serein.serve.limits import Limits
 from serein.serve.refusals import Refusal
 from serein.serve.replies import StreamSettings
 from serein.serve.service import Service
+from serein.timeline import Window
 
 # Closing codes, of RFC 6455 and IANA's registry.
 UNSUPPORTED, POLICY, TOO_BIG, RESTART, LATER = 1003, 1008, 1009, 1012, 1013
@@ -67,19 +69,21 @@ async def _follow(websocket: WebSocket, service: Service) -> None:
     while not finished:
         message = await _hear(websocket, limits)
         finished = isinstance(message, str)
+        judge: Callable[[], list[Window]]
         if isinstance(message, str):
             _expect_finish(message)
-            windows = await service.aside(stream.finish)
+            judge = stream.finish
         else:
             samples = _samples(message, settings.format)
             room -= len(samples)
             if room < 0:
                 most = f"{limits.stream_seconds:g} s"
                 raise _HangUp(POLICY, "too_long", f"this stream lasts more than {most}, the most allowed here")
-            try:
-                windows = await service.aside(partial(stream.feed, samples))
-            except AudioError as error:
-                raise _HangUp(UNSUPPORTED, "bad_samples", str(error)) from error
+            judge = partial(stream.feed, samples)
+        try:
+            windows = await service.aside(judge)
+        except AudioError as error:
+            raise _HangUp(UNSUPPORTED, "bad_samples", str(error)) from error
         for window in windows:
             scores = dict(zip(labels, window.scores, strict=True))
             found = {"start": window.start, "end": window.end, "silent": window.silent, "scores": scores}

@@ -3,10 +3,13 @@
 import asyncio
 import logging
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.utils import ClientDisconnected
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from serein.serve.service import Service
 
@@ -30,6 +33,15 @@ class _Connection(H11Protocol):
         upgraded = self.transport.get_protocol() is not self
         if self.cycle is None and not upgraded:
             self.transport.close()
+
+
+class _Stream(WebSocketsSansIOProtocol):
+    async def send(self, message: Any) -> None:
+        if self.close_sent:  # uvicorn has hung up, for a message too large, say, over the application's head
+            raise ClientDisconnected
+        await super().send(message)
+        if self.close_sent:  # else uvicorn takes a refused handshake for one that the application forgot
+            self.handshake_complete = True
 
 
 class Server(uvicorn.Server):
@@ -64,7 +76,7 @@ def make_server(app: FastAPI, host: str, port: int) -> Server:
         host=host,
         port=port,
         http=_Connection,
-        ws="websockets-sansio",
+        ws=_Stream,
         ws_max_size=service.limits.message_bytes,
         ws_per_message_deflate=False,  # samples hardly shrink, and nobody sends us bombs
         access_log=False,

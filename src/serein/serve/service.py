@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 from starlette.requests import Request
 
+from serein.errors import AudioError
 from serein.frames.audio import SAMPLE_RATE, Decoded
 from serein.recognizer import EmotionRecognizer
 from serein.serve.batching import Batcher
@@ -17,6 +18,7 @@ from serein.serve.bodies import receive
 from serein.serve.decoding import Decoders
 from serein.serve.limits import Admission, Limits
 from serein.serve.metrics import Metrics
+from serein.serve.refusals import Refusal
 from serein.streaming import EmotionStream
 from serein.timeline import Timeline, quieter_than
 
@@ -43,7 +45,7 @@ class Service:
         """Start what it needs; at the end finish what runs, and leave no thread and no process."""
         # Their threads only wait, for the one that judges: a place for each that may be let in.
         self._threads = ThreadPoolExecutor(self.limits.queue + self.limits.streams, thread_name_prefix="timeline")
-        self._batcher = Batcher(self._judge, self.metrics.batch)
+        self._batcher = Batcher(self._judge, self.recognizer.cost, self.metrics.batch)
         self._decoders = Decoders(self.limits, self.metrics.decoder_restarts.inc)
         try:
             await self.probabilities(np.zeros(SAMPLE_RATE, dtype=np.float32))  # the first time is the slowest
@@ -70,7 +72,11 @@ class Service:
             Refusal: the request asks for too much, or carries no recording.
         """
         with self.requests.place():
-            yield await self._decoders.decode(await receive(request, self.limits))
+            heard = await self._decoders.decode(await receive(request, self.limits))
+            try:
+                yield heard
+            except AudioError as error:  # decoded well, but beyond what the encoder can take
+                raise Refusal("corrupt_audio", str(error)) from error
 
     async def probabilities(self, samples: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " classes"]:
         """Probabilities of one recording, judged together with whatever else waits."""
@@ -79,14 +85,7 @@ class Service:
 
     async def timeline(self, samples: Float32[np.ndarray, " samples"], window: float, hop: float) -> Timeline:
         """The recognizer's timeline; its windows take turns with everybody else's."""
-
-        def follow() -> Timeline:
-            stream = self.stream(window, hop, SAMPLE_RATE)
-            stream.feed(samples)
-            stream.finish()
-            return stream.timeline()
-
-        return await self.aside(follow)
+        return await self.aside(lambda: self.stream(window, hop, SAMPLE_RATE).follow([samples]))
 
     def stream(self, window: float, hop: float, rate: int) -> EmotionStream:
         """A stream that waits for its scores when fed, as it should be :meth:`aside`."""
@@ -98,7 +97,7 @@ class Service:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function)
 
     def _judge(self, recordings: list[Float32[np.ndarray, " _"]]) -> Float32[np.ndarray, "recordings classes"]:
-        probabilities: np.ndarray = self.recognizer.probabilities_of(recordings).numpy()
+        probabilities: np.ndarray = self.recognizer.probabilities_of(recordings, numbered=False).numpy()
         return probabilities
 
     def _in_turn(self, pieces: list[Float32[np.ndarray, " _"]]) -> list[list[float]]:

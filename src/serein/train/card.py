@@ -175,11 +175,12 @@ def _data(corpus: Corpus) -> list[str]:
 
 
 def _scores(made: Made) -> list[str]:
-    facts = made.facts
+    facts, found = made.facts, made.calibration
     validation = (
-        f"A fifth of the talkers chose the number of epochs ({facts['epochs']}), then all talkers trained the model. "
-        f"On that fifth UA was {_percent(facts['validation_ua'])} and WA {_percent(facts['validation_wa'])}: a "
-        f"validation score, not a test score. {made.origin}"
+        f"{found.talkers} of the {len(made.corpus.talkers)} talkers chose the number of epochs ({facts['epochs']}), "
+        f"then all talkers trained the model. On the {_number(found.utterances, 'utterance')} of those who chose, UA "
+        f"was {_percent(facts['validation_ua'])} and WA {_percent(facts['validation_wa'])}: a validation score, not a "
+        f"test score. {made.origin}"
     )
     if (run := made.run) is None:
         return [validation, "`serein crossval` gives a test score, `serein train --scores-from` puts it here."]

@@ -33,8 +33,8 @@ from serein.train.task import Task, mean_over_views
 ORIGINS = {
     "none": "The adapter was not trained without labels.",
     "inductive": "The adapter was first trained without labels, on the other talkers only.",
-    "transductive": "The adapter was first trained without labels on all talkers, so it heard that fifth too: the "
-    "score is a transductive one.",
+    "transductive": "The adapter was first trained without labels on all talkers, so it heard those who chose too: "
+    "the score is a transductive one.",
     "elsewhere": "The adapter was trained before, without labels, on other corpora only: so says the recipe, and "
     "nothing here has checked it.",
 }
@@ -76,11 +76,13 @@ def train_model(
 ) -> dict[str, int | float]:
     """Train the classifier to ship, calibrate it, and save its model folder with its card.
 
-    The number of epochs is chosen on a fifth of the talkers, whom that training does not see; then the classifier is
-    trained on all talkers. No test talkers are left to score it: ``serein crossval`` says what to expect of it.
+    The number of epochs is chosen on some talkers, whom that training does not see: whole talkers are dealt to five
+    groups (to as many as there are talkers, where these are fewer), and the one with the most talkers is taken. Then
+    the classifier is trained on all talkers. No test talkers are left to score it: ``serein crossval`` says what to
+    expect of it.
 
-    Its temperature is fitted on the same fifth, with as many networks as are shipped, trained for as many epochs on the
-    other talkers only. That costs about as much again as the last training.
+    Its temperature is fitted on the same talkers, with as many networks as are shipped, trained for as many epochs on
+    the other talkers only. That costs about as much again as the last training.
 
     Args:
         store: the frames.
@@ -119,7 +121,7 @@ def train_model(
     run = None if scores_from is None else _run_of(Path(scores_from), corpus, config, recipe, material.said["views"])
     if recipe.model.test_views:
         config = config.model_copy(update={"speeds": (1.0, *(view.settings["speed"] for view in views))})
-    held_out = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus, seed=seed).folds[0].test
+    held_out = _validation(corpus, seed)
     train = tuple(utterance.id for utterance in corpus if utterance.id not in set(held_out))
     task = Task(
         array, label_indices(array, corpus, corpus.labels), material.talkers,
@@ -139,6 +141,7 @@ def train_model(
         "epochs": chosen,
         "validation_ua": scores["validation_ua"],
         "validation_wa": scores["validation_wa"],
+        "validation_talkers": calibration.talkers,
         "talkers": len(corpus.talkers),
         "utterances": len(corpus),
         "temperature": calibration.temperature,
@@ -150,7 +153,7 @@ def train_model(
     }
     origin = ORIGINS[recipe.adapt.data]
     if pretrained is not None and recipe.adapt.data != "elsewhere":
-        origin = "The adapter was trained before, and may have heard those talkers without their labels."
+        origin = "The adapter was trained before, and may have heard those who chose, without their labels."
     made = Made(corpus, config, recipe, origin, facts, calibration, run)
     write_atomically(folder / CARD_FILE, model_card(made).encode())
     task.remove_checkpoints()
@@ -170,6 +173,13 @@ def _check(
         raise UsageError('adapt.data = "elsewhere": run `serein adapt` on the other corpus, and give --adapter')
     if scores_from is not None and given is not None and not elsewhere:
         raise UsageError(f"{scores_from}: trained its own adapters, not the one that is given; leave one of them out")
+
+
+def _validation(corpus: Corpus, seed: int) -> tuple[str, ...]:
+    """The utterances of the group with the most talkers: of one alone nothing is known about another."""
+    talker = {utterance.id: utterance.talker for utterance in corpus}
+    groups = [fold.test for fold in make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus, seed=seed).folds]
+    return max(groups, key=lambda group: len({talker[id_] for id_ in group}))
 
 
 def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, report: Report) -> Calibration:
