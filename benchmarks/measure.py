@@ -87,7 +87,8 @@ def write(name: str, facts: Mapping[str, Any], folder: Path = RESULTS, *, quick:
     from serein.frames.store import write_atomically
     from serein.train.machine import environment
 
-    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    given = [Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv[1:]]
+    command = shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *given])
     path = (folder / "quick" if quick else folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"benchmark": name, "command": command, "machine": environment(), **facts}

@@ -3,8 +3,9 @@
 Usage:  python benchmarks/render.py [--results FOLDER] [-o FILE]
 
 A result is a JSON document of facts by name. A fact is a word or a number; ``{"median", "lowest", "highest"}``, shown
-as ``median (lowest to highest)``; a table, which is a dictionary of rows by name or a list of rows; or a dictionary of
-words and numbers, which becomes a table of two columns.
+as ``median (lowest to highest)``; a list of numbers, shown by its ends; a table, which is a dictionary of rows by name
+or a list of rows; or a dictionary of words and numbers, which becomes a table of two columns, or in a row the range of
+its numbers.
 """
 
 import argparse
@@ -58,7 +59,9 @@ def _markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _is_cell(fact: Any) -> bool:
-    return not isinstance(fact, dict | list) or (isinstance(fact, dict) and fact.keys() == SUMMARY)
+    if isinstance(fact, list):
+        return bool(fact) and all(isinstance(value, float) for value in fact)
+    return not isinstance(fact, dict) or fact.keys() == SUMMARY
 
 
 def _cell(value: Any) -> str:
@@ -73,13 +76,19 @@ def _cell(value: Any) -> str:
             return _number(value)
         case {"median": median, "lowest": lowest, "highest": highest}:
             return f"{_number(median)} ({_number(lowest)} to {_number(highest)})"
+        case dict():
+            return f"{_number(min(value.values()))} to {_number(max(value.values()))}"
         case str():
             return value.replace("|", "\\|")
+        case [first, *_, last]:
+            return f"{_number(first)} to {_number(last)} in {len(value)} steps"
     raise ValueError(f"{value!r}: no cell of a table")
 
 
 def _number(value: float) -> str:
-    """Three digits that count; all digits before the point."""
+    """Three digits that count; all digits before the point; what is nearly 1, as a cosine is, with five."""
+    if 0.99 < abs(value) < 1:
+        return f"{value:.5f}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
