@@ -37,21 +37,33 @@ def run_blocks(
         lengths = [len(entering[index]) for index in group]
         frames = pad_sequence([entering[index] for index in group], batch_first=True)
         mask = _attention_mask(lengths, frames)
-        states = {0: frames}
-        bias = None
-        for number, block in enumerate(blocks, start=1):
-            if relative_positions:
-                frames, bias = block(frames, position_bias=bias)
-            else:
-                frames = block(frames, attention_mask=mask)
-            if number in layers:
-                states[number] = frames
-        if final_norm is not None:
-            states[len(blocks)] = final_norm(frames)
-        stacked = torch.stack([states[layer] for layer in layers], dim=2).float().cpu()
+        stacked = run_batch(blocks, frames, layers, mask, final_norm, relative_positions).float().cpu()
         for index, length, utterance in zip(group, lengths, stacked, strict=True):
             kept[index] = utterance[:length]
     return [kept[index] for index in range(len(entering))]
+
+
+def run_batch(
+    blocks: nn.ModuleList,
+    frames: Float[Tensor, "batch frames width"],
+    layers: Sequence[int],
+    attention_mask: Float[Tensor, "batch 1 1 frames"] | None,
+    final_norm: nn.Module | None,
+    relative_positions: bool,
+) -> Float[Tensor, "batch frames layers width"]:
+    """The same for one padded batch; ``attention_mask`` is added to attention's scores (None: no padding)."""
+    states = {0: frames}
+    bias = None
+    for number, block in enumerate(blocks, start=1):
+        if relative_positions:
+            frames, bias = block(frames, position_bias=bias)
+        else:
+            frames = block(frames, attention_mask=attention_mask)
+        if number in layers:
+            states[number] = frames
+    if final_norm is not None:
+        states[len(blocks)] = final_norm(frames)
+    return torch.stack([states[layer] for layer in layers], dim=2)
 
 
 def _groups(entering: Sequence[Tensor], equal_lengths: bool) -> list[list[int]]:

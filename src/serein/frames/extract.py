@@ -31,6 +31,7 @@ from serein.frames.store import (
     write_atomically,
     write_shard,
 )
+from serein.frames.windows import group
 from serein.progress import Report, quiet
 
 SHARD_UTTERANCES = 64
@@ -156,8 +157,11 @@ def _encode_shard(
     failed = {name: str(decoded) for name, decoded in recordings.items() if isinstance(decoded, AudioError)}
     waveforms = {name: decoded for name, decoded in recordings.items() if not isinstance(decoded, AudioError)}
     frames: dict[str, Tensor] = {}
-    for batch in _batches(waveforms, batch_seconds):
-        for name, encoded in zip(batch, encoder.encode([waveforms[name] for name in batch]), strict=True):
+    names = list(waveforms)
+    lengths = [max(len(waveforms[name]), encoder.padded_to) for name in names]
+    for batch in group(lengths, int(batch_seconds * SAMPLE_RATE)):
+        together = [names[index] for index in batch]
+        for name, encoded in zip(together, encoder.encode([waveforms[name] for name in together]), strict=True):
             try:
                 frames[name] = as_stored(encoded, pool)
             except AudioError as error:
@@ -174,17 +178,6 @@ def _decode(utterance: Utterance, speed: float) -> np.ndarray | AudioError:
     if len(samples) < MINIMUM_SAMPLES:
         return TooShort(f"{utterance.path}: is shorter than one frame at speed {speed:g}; leave it out")
     return samples
-
-
-def _batches(waveforms: dict[str, np.ndarray], batch_seconds: float) -> Iterator[list[str]]:
-    batch: list[str] = []
-    for name in sorted(waveforms, key=lambda name: len(waveforms[name])):
-        if batch and (len(batch) + 1) * len(waveforms[name]) > batch_seconds * SAMPLE_RATE:
-            yield batch
-            batch = []
-        batch.append(name)
-    if batch:
-        yield batch
 
 
 def _settled(shard: Path, utterances: Sequence[Utterance], speed: float) -> bool:

@@ -1,7 +1,6 @@
 """Encoders as modules of plain tensor operations, one waveform in and its frames out: what fits into an ONNX graph."""
 
 import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from serein.errors import ModelError
 from serein.frames.audio import SAMPLE_RATE
+from serein.frames.blocks import run_batch
 from serein.frames.encoder import SpeechEncoder
 from serein.frames.logmel import FLOOR, HOP, WINDOW, LogMelEncoder
 from serein.frames.wav2vec2 import Wav2Vec2Encoder
@@ -124,7 +124,7 @@ class _Whisper(nn.Module):
             mel = mel[:, :, :mel_frames]
         frames = F.gelu(self.encoder.conv2(F.gelu(self.encoder.conv1(mel)))).mT
         frames = frames + self.encoder.embed_positions.weight[: frames.shape[1]]
-        states = _run(self.encoder.layers, frames, self.layers, self.final_norm)
+        states = run_batch(self.encoder.layers, frames, self.layers, None, self.final_norm, False)
         return states[:, : (mel_frames + 1) // 2]
 
     def _spectrogram(self, waveform: Float[Tensor, "1 samples"]) -> Float[Tensor, "1 bands windows"]:
@@ -155,24 +155,4 @@ class _Wav2Vec2(nn.Module):
         if self.norm_enters:
             frames = self.parts["norm"](frames)
         norm = self.parts["norm"] if self.norm_leaves else None
-        return _run(self.parts["blocks"], frames, self.layers, norm, self.relative_positions)
-
-
-def _run(
-    blocks: Any,
-    frames: Float[Tensor, "1 frames width"],
-    layers: tuple[int, ...],
-    final_norm: nn.Module | None,
-    relative_positions: bool = False,
-) -> Float[Tensor, "1 frames layers width"]:
-    states = {0: frames}
-    bias = None
-    for number, block in enumerate(blocks, start=1):
-        if relative_positions:
-            frames, bias = block(frames, position_bias=bias)
-        else:
-            frames = block(frames, attention_mask=None)
-        states[number] = frames
-    if final_norm is not None:
-        states[len(blocks)] = final_norm(frames)
-    return torch.stack([states[layer] for layer in layers], dim=2)
+        return run_batch(self.parts["blocks"], frames, self.layers, None, norm, self.relative_positions)

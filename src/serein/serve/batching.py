@@ -70,19 +70,19 @@ class Batcher:
 
     def _run(self) -> None:
         while batch := self._take():
-            try:
-                self._answer(batch)
-            # Whatever it is: those who wait must hear of it, and the thread must live on for all others.
-            except Exception:
-                for single in batch:  # one of them cannot be judged; the others can
-                    try:
-                        self._answer([single])
-                    except Exception as error:
-                        self._fail(single[0], error)
+            self._answer(batch)
 
     def _answer(self, batch: list[tuple[_Job, Float32[np.ndarray, " _"]]]) -> None:
         recordings = [recording for _, recording in batch]
-        rows = self._judge(recordings)
+        try:
+            rows = self._judge(recordings)
+        except Exception as error:  # whatever it is: who waits must hear of it, and the thread must live on
+            if len(batch) == 1:
+                self._fail(batch[0][0], error)
+            else:  # one of them cannot be judged; the others can
+                for single in batch:
+                    self._answer([single])
+            return
         self._watch(len(recordings), sum(map(len, recordings)) / SAMPLE_RATE)
         for (job, _), row in zip(batch, rows, strict=True):
             job.rows.append(row)
