@@ -68,7 +68,7 @@ def test_finetuning_continues_from_any_step_to_the_same_bits(material, tiny_reci
     everyone = torch.arange(len(array.ids))
 
     def once(checkpoint=None, report=None):
-        model = fresh_classifier(config, recipe, fresh_adapter(array, everyone, config, 5), 5)
+        model = fresh_classifier(config, recipe, fresh_adapter(config, array.moments(everyone), 5), 5)
         how = {"classes": config.labels, "validation": everyone, "seed": 5, "checkpoint": checkpoint}
         if report is not None:
             with pytest.raises(KeyboardInterrupt):
@@ -145,7 +145,7 @@ def test_every_way_of_balancing_learns_the_tones(material, tiny_recipe, balance)
     settings = tiny_recipe.finetune.model_copy(update={"balance": balance})
     recipe = tiny_recipe.model_copy(update={"finetune": settings})
     train = torch.cat([torch.arange(0, 60), torch.arange(60, 64)])
-    model = fresh_classifier(config, recipe, fresh_adapter(array, train, config, 0), 0)
+    model = fresh_classifier(config, recipe, fresh_adapter(config, array.moments(train), 0), 0)
     history = finetune(model, array, labels, train, recipe, classes=config.labels, validation=torch.arange(64, 96))
     scored = [row for row in history if "validation_ua" in row]
     assert len(scored) == settings.epochs

@@ -77,11 +77,10 @@ class FrameArray:
         starts = (self.lengths.cumsum(0) - self.lengths)[indices]
         position = torch.arange(int(lengths.max()))
         padding_mask = position >= lengths.unsqueeze(1)
-        rows = (starts.unsqueeze(1) + position).masked_fill(padding_mask, 0).to(self.flat.device)
-        frames = self.flat.index_select(0, rows.flatten()).float().view(*rows.shape, self.layers, self.width)
-        return FrameBatch(
-            frames.masked_fill_(padding_mask[:, :, None, None].to(frames.device), 0.0), lengths, padding_mask
-        )
+        rows = (starts.unsqueeze(1) + position).masked_fill(padding_mask, 0).flatten().to(self.flat.device)
+        padding = padding_mask.flatten().nonzero().flatten().to(self.flat.device)
+        frames = self.flat.index_select(0, rows).float().index_fill_(0, padding, 0.0)
+        return FrameBatch(frames.view(*padding_mask.shape, self.layers, self.width), lengths, padding_mask)
 
     def near(self, device: torch.device) -> "FrameArray":
         """The frames on a GPU, where they take less than half of its free memory; else they stay where they are."""

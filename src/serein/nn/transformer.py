@@ -123,7 +123,7 @@ class FrameFrontEnd(nn.Module):
 
     def forward(self, frames: Float[Tensor, "batch frames layers width"]) -> Float[Tensor, "batch frames mixed"]:
         """Standardise and mix."""
-        frames = (frames - self.mean) / self.deviation
+        frames = (frames - self.mean).div_(self.deviation)
         if self.mix is None:
             return frames.flatten(2)
         return torch.einsum("btlw,l->btw", frames, self.mix.softmax(0))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from serein.frames.batches import FrameArray, FrameBatch, frame_budget, plan_batches
@@ -39,11 +39,13 @@ class Adapted(NamedTuple):
     collapse: str
 
 
-def fresh_adapter(array: FrameArray, indices: Int[Tensor, " chosen"], config: ModelConfig, seed: int) -> WAPTransformer:
-    """An untrained adapter that standardises with the moments of these utterances' frames."""
+def fresh_adapter(
+    config: ModelConfig, moments: tuple[Float[Tensor, "layers width"], Float[Tensor, "layers width"]], seed: int
+) -> WAPTransformer:
+    """An untrained adapter that standardises with these moments (:meth:`serein.frames.batches.FrameArray.moments`)."""
     seed_globally(seed, Stage.INITIAL)
     adapter = build_adapter(config)
-    mean, deviation = array.moments(indices)
+    mean, deviation = moments
     adapter.front_end.mean.copy_(mean)
     adapter.front_end.deviation.copy_(deviation)
     return adapter
@@ -79,7 +81,7 @@ def adapt(
     budget = frame_budget(lengths, settings.batch_size)
 
     # model and optimiser
-    distillation = _distillation(fresh_adapter(array, indices, config, seed), settings).to(device).train()
+    distillation = _distillation(fresh_adapter(config, array.moments(indices), seed), settings).to(device).train()
     optimizer = torch.optim.AdamW(
         distillation.student.parameters(),
         settings.learning_rate,

@@ -189,7 +189,8 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     if (pretrained := task.pretrained) is not None:
         return Start(lambda _: pretrained, [], "")
     if data == "none":
-        return Start(lambda seed: fresh_adapter(task.array, task.with_views(train), task.config, seed), [], "")
+        moments = task.array.moments(task.with_views(train))
+        return Start(lambda seed: fresh_adapter(task.config, moments, seed), [], "")
     own = {
         "inductive": train,
         "transductive": torch.cat([train, validation, test]).unique(),
