@@ -4,11 +4,13 @@ Usage:  python examples/call_timeline.py MODEL call.flac -o call
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 
 from serein import EmotionRecognizer
+from serein.errors import SereinError
 
 
 def call_timeline(model: str, call: Path, output: Path, encoder: str | None = None) -> None:
@@ -39,4 +41,8 @@ if __name__ == "__main__":
     parser.add_argument("-o", "--output", type=Path, default=Path("call"), help="without a suffix")
     parser.add_argument("--encoder", help="where the encoder is, if not where it was in training")
     options = parser.parse_args()
-    call_timeline(options.model, options.call, options.output, options.encoder)
+    try:
+        call_timeline(options.model, options.call, options.output, options.encoder)
+    except SereinError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

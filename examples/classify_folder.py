@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from serein import EmotionRecognizer
-from serein.errors import AudioError
+from serein.errors import AudioError, SereinError
 
 SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".caf"}
 
@@ -44,4 +44,10 @@ if __name__ == "__main__":
     parser.add_argument("-o", "--output", type=Path, default=Path("emotions.csv"))
     parser.add_argument("--encoder", help="where the encoder is, if not where it was in training")
     options = parser.parse_args()
-    sys.exit(3 if classify_folder(options.model, options.folder, options.output, options.encoder) else 0)
+    if not options.folder.is_dir():
+        parser.error(f"{options.folder}: no folder")
+    try:
+        sys.exit(3 if classify_folder(options.model, options.folder, options.output, options.encoder) else 0)
+    except SereinError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

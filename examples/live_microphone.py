@@ -12,6 +12,7 @@ from typing import BinaryIO
 import numpy as np
 
 from serein import EmotionRecognizer
+from serein.errors import SereinError
 
 CHUNK = 4 * 1_600  # bytes: a tenth of a second at 16 kHz
 BAR = 40  # characters
@@ -47,3 +48,6 @@ if __name__ == "__main__":
         live(options.model, sys.stdin.buffer, options.window, options.hop, options.encoder)
     except KeyboardInterrupt:
         print()
+    except SereinError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -7,9 +7,11 @@ The table has a row an utterance with the columns id, path, talker and emotion: 
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from serein import Corpus, EmotionRecognizer, Recipe, cross_validate, extract, load_encoder, make_protocol
+from serein import Corpus, EmotionRecognizer, Recipe, cross_validate, extract, load_encoder, make_protocol, terminal
+from serein.errors import SereinError
 from serein.evaluate.report import write_report
 from serein.frames.scan import scan_audio
 from serein.train.ship import train_model
@@ -17,20 +19,23 @@ from serein.train.ship import train_model
 
 def own_corpus(table: Path, output: Path, encoder: str, layers: list[int], pool: int, recipe: Recipe) -> Path:
     """Leave OUTPUT/frames, OUTPUT/run with its report, and OUTPUT/model; return the model's folder."""
-    scan = scan_audio(Corpus.from_csv(table))
+    with terminal.progress() as report:
+        scan = scan_audio(Corpus.from_csv(table), report=report)
     for file in scan.broken:
         print(f"left out: {file.id}: {file.reason}")
-    store = extract(scan.corpus, load_encoder(encoder, layers=layers), output / "frames", pool=pool)
-    corpus = store.corpus()
+    with terminal.progress() as report:
+        front = load_encoder(encoder, layers=layers)
+        store = extract(scan.corpus, front, output / "frames", pool=pool, report=report)
+        corpus = store.corpus()
+        protocol = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus)
+        run = cross_validate(store, corpus, protocol, output / "run", recipe, report=report)
+        facts = train_model(store, corpus, output / "model", recipe, report=report)
 
-    protocol = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus)
-    run = cross_validate(store, corpus, protocol, output / "run", recipe)
-    print(f"What to expect of new talkers: {write_report(run).html}")
-
-    facts = train_model(store, corpus, output / "model", recipe)
     print(f"The model: {output / 'model'}, {facts['epochs']} epochs")
     first = corpus.utterances[0]
     print(first.path, EmotionRecognizer.from_pretrained(output / "model")(first.path))
+    terminal.print_scores("What to expect of new talkers", [run])
+    print(f"The report: {write_report(run).html}")
     return output / "model"
 
 
@@ -43,7 +48,11 @@ if __name__ == "__main__":
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parents[1] / "recipes" / "laptop.toml")
     parser.add_argument("-o", "--output", type=Path, default=Path("mine"))
     options = parser.parse_args()
-    own_corpus(
-        options.table, options.output, options.encoder, [int(layer) for layer in options.layers.split(",")],
-        options.pool, Recipe.read(options.recipe, []),
-    )  # fmt: skip
+    try:
+        own_corpus(
+            options.table, options.output, options.encoder, [int(layer) for layer in options.layers.split(",")],
+            options.pool, Recipe.read(options.recipe, []),
+        )  # fmt: skip
+    except SereinError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)

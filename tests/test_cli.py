@@ -2,6 +2,7 @@ import csv
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -273,6 +274,69 @@ def test_wrong_words_end_with_2(journey, tmp_path):
         assert not done.out
 
 
+def test_the_next_step_after_an_adapter_is_of_the_same_recipe(tone_store, tiny_recipe, tmp_path):
+    recipe = tmp_path / "a recipe.toml"
+    recipe.write_text(tiny_recipe.to_toml(), encoding="utf-8")
+    asked = ["--recipe", recipe, "--set", "adapt.epochs=1", "--set", "finetune.epochs=1"]
+    done = serein("adapt", tone_store.folder, *asked, "-o", tmp_path / "adapter")
+    (line,) = re.findall("^Next: serein (.*)$", done.err, re.MULTILINE)
+    _, frames, *given = shlex.split(line)
+    assert frames == str(tone_store.folder)
+    assert given[:-2] == [*map(str, ["--adapter", tmp_path / "adapter", *asked])]
+    assert serein("train", frames, *given[:-1], tmp_path / "model").code == 0
+
+
+@pytest.mark.parametrize(("temperature", "warned"), [(0.25, 1), (8.0, 1), (7.9, 0), (1.0, 0)])
+def test_a_temperature_at_its_bound_is_warned_of(tone_store, tiny_recipe, tmp_path, monkeypatch, temperature, warned):
+    names = ("validation_ua", "calibration_error_before", "calibration_error_after")
+    facts = {"epochs": 6, "temperature": temperature, **dict.fromkeys(names, 0.5)}
+    monkeypatch.setattr("serein.train.ship.train_model", lambda *_, **__: facts)
+    done = serein("train", tone_store.folder, "--set", "finetune.epochs=1", "-o", tmp_path / "model")
+    assert done.err.count("warning: the temperature is at its bound") == warned
+
+
+def test_a_table_is_not_written_over_itself(partly_broken, tmp_path):
+    before = partly_broken.read_bytes()
+    (tmp_path / "link.csv").symlink_to(partly_broken)
+    for output in (partly_broken, tmp_path / "." / "link.csv"):
+        done = serein("corpus", "table", partly_broken, "-o", output)
+        assert done.code == 2
+        assert f"{output}: is the table you wrote; give another file with -o" in done.err
+    done = serein("corpus", "ravdess", tmp_path, "-o", tmp_path)
+    assert done.code == 2
+    assert f"{tmp_path}: is the corpus's folder; give another file with -o" in done.err
+    assert partly_broken.read_bytes() == before
+
+
+def test_what_is_missing_is_told_with_the_command_that_makes_it(tone_store, tmp_path):
+    absent = tmp_path / "absent"
+    for arguments in (
+        ["attributes", tone_store.folder, absent, "-o", tmp_path / "page"],
+        ["train", tone_store.folder, "--adapter", absent, "-o", tmp_path / "model"],
+    ):
+        done = serein(*arguments)
+        assert done.code == 5
+        assert "`serein adapt` an adapter's" in done.err
+
+
+@pytest.mark.parametrize("command", [["serve"], ["timeline", "a.wav"]], ids=lambda command: command[0])
+def test_a_graph_is_for_predict_alone(tmp_path, command):
+    (tmp_path / "model.onnx").write_bytes(b"a graph")
+    done = serein(command[0], tmp_path / "model.onnx", *command[1:])
+    assert done.code == 5
+    assert "is a file; give the model's folder" in done.err
+    assert "only `serein predict` reads .onnx" in done.err
+
+
+def test_a_model_is_no_encoder(journey, tmp_path):
+    done = serein("extract", journey.folder / "corpus.csv", "--encoder", journey.folder / "model", "-o", tmp_path / "f")
+    assert done.code == 5
+    assert (
+        "model: is a serein model, not an encoder; --encoder takes a Hub id, a transformers folder or logmel"
+        in done.err
+    )
+
+
 def test_views_and_unlabelled_speech_go_through_the_command_line(journey, tmp_path):
     table, recipe, frames = journey.folder / "corpus.csv", journey.folder / "tiny.toml", journey.folder / "frames"
     strangers = []
@@ -387,6 +451,14 @@ def test_a_program_that_fails_says_so_in_one_line(tmp_path):
     assert full.code != 0
     assert "Traceback" in full.err
     assert "CorpusError" in full.err
+
+
+def test_the_help_groups_the_commands_in_the_order_in_which_a_person_goes():
+    shown = in_a_process("--help", COLUMNS="100").out
+    panels = re.findall(r"╭─ (\w+(?: \w+)*) ─", shown)
+    assert panels == ["Options", "Start", "Make frames", "Train", "Judge", "Look", "Use"]
+    last = re.findall(r"^│ (\w+) ", shown.split("╭─ Use ")[1], re.MULTILINE)
+    assert last == ["predict", "timeline", "serve", "export", "push"]
 
 
 def test_without_a_command_the_help_is_shown():

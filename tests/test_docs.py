@@ -17,7 +17,8 @@ from serein import EmotionRecognizer, errors
 from serein.cli import SOME_FAILED, app
 from serein.corpus.splits import make_protocol
 from serein.recipe import Recipe
-from serein.serve.limits import Limits
+from serein.serve.limits import BOUNDS, Limits
+from serein.serve.live import CLOSINGS
 from serein.serve.refusals import REASONS
 from serein.streaming import EmotionStream
 from serein.train.crossval import cross_validate
@@ -175,8 +176,16 @@ def test_the_limits_of_the_server_and_their_options_are_as_it_has_them():
     shown = {row[3].strip("`"): float(row[2].replace(",", "")) for row in limits.values() if row[3]}
     megabytes = {"--max-megabytes": options["--max-megabytes"] * 1e6}
     assert shown == {name: (options | megabytes)[name] for name in shown}
-    others = {"model", "--host", "--port", "--encoder", "--device"}
+    others = {"model", "--host", "--port", "--encoder", "--revision", "--device"}
     assert shown.keys() == options.keys() - others
+
+
+def test_the_bounds_of_windows_and_the_ends_of_streams_are_as_the_server_has_them():
+    rows = [cells(row) for row in table_after("A server and its page", read(SERVING))]
+    bounds = {row[0].split("`")[1]: float(row[1]) for row in rows if len(row) == 2 and row[0].startswith("`")}
+    assert bounds == BOUNDS
+    closings = {row[0].strip("`"): int(row[1]) for row in rows if len(row) == 3 and row[1].isdecimal()}
+    assert closings == CLOSINGS
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "pycon")], ids=named)

@@ -1,7 +1,11 @@
 import csv
 import io
+import json
+import re
 import runpy
+import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -75,12 +79,42 @@ def test_a_pipe_may_end_within_a_sample(model, call):
     assert live(model, io.BytesIO(b"\0\0"), 1.0, 0.5) == 0
 
 
-def test_a_table_of_ones_own_becomes_a_report_and_a_model(tones, tiny_recipe, tmp_path, capsys):
+def test_a_table_of_ones_own_becomes_a_report_and_a_model(tones, tiny_recipe, tmp_path, capfd):
     tones.to_csv(tmp_path / "mine.csv")
     folder = example("own_corpus")(tmp_path / "mine.csv", tmp_path / "mine", "logmel", [0], 2, tiny_recipe)
     assert (tmp_path / "mine" / "run" / "report.html").exists()
-    assert "What to expect" in capsys.readouterr().out
+    shown = capfd.readouterr()
+    assert "What to expect" in shown.out
+    assert re.search(r"\d\d\.\d \[\d+\.\d, \d+\.\d\]", shown.out)  # UA and its interval
+    stages = {json.loads(line)["stage"] for line in shown.err.splitlines() if line.startswith("{")}
+    assert stages >= {"scan", "extract", "crossval", "refit"}
     assert EmotionRecognizer.from_pretrained(folder).labels == ("angry", "happy", "neutral", "sad")
+
+
+def program(name: str, *arguments: object) -> int:
+    """The example as it is run from the command line; its exit code."""
+    with patch.object(sys, "argv", [name, *map(str, arguments)]), pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    return end.value.code
+
+
+def test_examples_end_with_one_line_and_its_exit_code(model, tmp_path, capfd):
+    absent = tmp_path / "absent"
+    for arguments, code, said in (
+        (["classify_folder", absent, tmp_path, "-o", tmp_path / "a.csv"], 5, "absent: is no folder here"),
+        (["call_timeline", model, absent, "-o", tmp_path / "call"], 4, "absent: does not exist"),
+        (["live_microphone", absent], 5, "absent: is no folder here"),
+        (["own_corpus", absent, "--encoder", "logmel", "-o", tmp_path], 4, "absent: cannot be read"),
+    ):
+        assert program(*arguments) == code
+        (line,) = capfd.readouterr().err.splitlines()
+        assert said in line
+
+
+def test_a_folder_that_is_not_there_is_no_empty_table(model, tmp_path, capfd):
+    assert program("classify_folder", model, tmp_path / "absent", "-o", tmp_path / "table.csv") == 2
+    assert "absent: no folder" in capfd.readouterr().err
+    assert not (tmp_path / "table.csv").exists()
 
 
 def test_examples_fail_with_an_error_that_teaches(tmp_path):

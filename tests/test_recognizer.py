@@ -628,17 +628,38 @@ def test_frames_that_float16_cannot_hold_are_an_error_of_the_recording(recognize
     with pytest.raises(AudioError, match=r"^recording 1: frames reach (inf|nan)"):
         recognizer.probabilities_of([sound, absurd, sound])
     with pytest.raises(AudioError, match=r"^frames reach (inf|nan)"):
-        recognizer.probabilities_of([sound, absurd, sound], numbered=False)
+        recognizer.judge([sound, absurd, sound])
 
 
-def test_an_error_of_a_window_names_no_recording(recognizer, tones, monkeypatch):
-    encode = recognizer.encoder.encode
-    monkeypatch.setattr(recognizer.encoder, "encode", lambda given: [1e6 * frames for frames in encode(given)])
-    sound = load_audio(tones.utterances[0].path)
-    with pytest.raises(AudioError, match=r"^frames reach"):
-        recognizer.stream(0.1, 0.1).feed(sound)
-    with pytest.raises(AudioError, match=r"^frames reach"):
-        recognizer.timeline(Recording(sound, 16_000), 0.1, 0.1)
+def test_a_window_that_the_encoder_cannot_take_leaves_the_rest_of_the_timeline(recognizer, tones):
+    sound = np.concatenate([load_audio(utterance.path) for utterance in tones.utterances[:4]])
+    expected = recognizer.timeline(Recording(sound, 16_000), 0.25, 0.25)
+    bad = sound.copy()
+    bad[8_000:12_000] *= 1e30
+    found = recognizer.stream(0.25, 0.25).follow([bad])
+    for number, (window, other) in enumerate(zip(found.windows, expected.windows, strict=True)):
+        if number == 2:
+            assert window == replace(other, scores=(0.25,) * 4, silent=True)
+        else:
+            assert window.scores == pytest.approx(other.scores, abs=1e-5)
+            assert window.silent == other.silent
+
+
+def test_a_judge_of_windows_may_stand_between_and_the_answer_stays_the_same(recognizer):
+    model = changed(recognizer, max_frames=60, speeds=(1.0, 0.9), temperature=1.7)
+    random = np.random.default_rng(1)
+    sounds = [(0.1 * random.standard_normal(length)).astype(np.float32) for length in (90_000, 400, 30_000)]
+    asked = []
+
+    def one_by_one(windows):
+        asked.append([len(window) for window in windows])
+        return torch.cat([model.judge([window]) for window in windows])
+
+    found = model.logits_of(sounds, judge=one_by_one)
+    assert torch.allclose(found, model.logits_of(sounds), atol=1e-4)
+    assert max(asked[0]) <= model.longest_window
+    assert len(asked) == 1
+    assert len(asked[0]) == 10
 
 
 def test_what_an_encoder_pads_counts_in_a_group(recognizer, tones, monkeypatch):
@@ -651,16 +672,6 @@ def test_what_an_encoder_pads_counts_in_a_group(recognizer, tones, monkeypatch):
     assert groups == [2, 2, 2, 2, 1]
     monkeypatch.undo()
     assert torch.allclose(found, recognizer.probabilities_of(clips), atol=1e-5)
-
-
-def test_the_cost_of_a_recording_is_what_is_computed_for_it(recognizer, monkeypatch):
-    both = changed(recognizer, speeds=(1.0, 0.8))
-    assert recognizer.cost(8_000) == 8_000
-    assert both.cost(8_000) == 8_000 + 10_000
-    monkeypatch.setattr(recognizer.encoder, "padded_to", 30 * 16_000)
-    assert recognizer.cost(8_000) == 480_000
-    assert recognizer.cost(600_000) == 960_000  # two windows
-    assert both.cost(8_000) == 960_000
 
 
 @pytest.mark.parametrize("top_k", [0, -1])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serein import streaming
-from serein.errors import AudioError, NonFiniteAudio, UsageError
+from serein.errors import AudioError, NonFiniteAudio, TooShort, UsageError
 from serein.frames.windows import plan_windows
 from serein.streaming import EmotionStream
 from serein.timeline import QUIET
@@ -137,11 +138,11 @@ def test_after_a_judge_failed_the_same_windows_are_judged_again():
 
     def moody(pieces):
         if broken:
-            raise AudioError("out of range")
+            raise RuntimeError("out of memory")
         return judged(pieces)
 
     running = stream(judge=moody)
-    with pytest.raises(AudioError, match="out of range"):
+    with pytest.raises(RuntimeError, match="out of memory"):
         running.feed(SOUND[:9_000])
     broken.clear()
     windows = running.feed(SOUND[9_000:12_000])
@@ -153,13 +154,13 @@ def test_after_an_error_neither_sound_nor_windows_are_lost():
 
     def moody(pieces):
         if not next(fine, True):
-            raise AudioError("out of range")
+            raise RuntimeError("out of memory")
         return judged(pieces)
 
     long = np.tile(SOUND, 60)  # 225 s: four blocks, of which the second one fails
     expected, timeline = fed(long, [len(long)], window=4.0, hop=1.0)
     running = stream(window=4.0, hop=1.0, judge=moody)
-    with pytest.raises(AudioError, match="out of range"):
+    with pytest.raises(RuntimeError, match="out of memory"):
         running.feed(long)
     windows = running.feed(long[:0])
     assert windows == expected[:57]
@@ -168,12 +169,49 @@ def test_after_an_error_neither_sound_nor_windows_are_lost():
     assert running.timeline() == timeline
 
 
+def refusing(*refused):
+    """A judge that cannot take pieces that begin with these samples of SOUND, and the sizes of its groups."""
+    groups = []
+
+    def judge(pieces):
+        groups.append(len(pieces))
+        if any(piece[0] in SOUND[list(refused)] for piece in pieces):
+            raise TooShort("too short at this speed")
+        return judged(pieces)
+
+    return judge, groups
+
+
+@pytest.mark.parametrize("sizes", [[60_000], [5_000]])
+def test_a_window_that_the_model_cannot_take_is_silent_and_costs_the_others_nothing(sizes):
+    expected, whole = fed(SOUND, sizes)
+    judge, _ = refusing(4_000, 12_000, 52_000)  # the last one is cut at the end
+    windows, timeline = fed(SOUND, sizes, judge=judge)
+    assert len(windows) == len(expected) == 14
+    for number, (found, other) in enumerate(zip(windows, expected, strict=True)):
+        if number in (1, 3, 13):
+            assert found == replace(other, scores=(0.5, 0.5), silent=True)
+        else:
+            assert found == other
+    assert timeline.windows == tuple(windows)
+    assert timeline.quiet == whole.quiet
+
+
+def test_windows_are_judged_one_by_one_only_where_one_is_refused():
+    judge, groups = refusing(4_000)
+    running = stream(judge=judge)
+    running.feed(SOUND[:24_000])
+    assert groups == [5, 1, 1, 1, 1, 1]
+    running.feed(SOUND[24_000:36_000])
+    assert groups[6:] == [3]
+
+
 def test_a_finish_that_failed_can_be_called_again():
     broken = [True]
 
     def moody(pieces):
         if broken:
-            raise AudioError("out of range")
+            raise RuntimeError("out of memory")
         return judged(pieces)
 
     for rate in (16_000, 44_100):
@@ -183,7 +221,7 @@ def test_a_finish_that_failed_can_be_called_again():
         running = stream(window=4.0, hop=1.0, rate=rate, judge=moody)
         assert running.feed(SOUND[:20_000]) == []
         for _ in range(2):
-            with pytest.raises(AudioError, match="out of range"):
+            with pytest.raises(RuntimeError, match="out of memory"):
                 running.finish()
         with pytest.raises(UsageError, match="finished"):
             running.feed(SOUND)

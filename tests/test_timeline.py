@@ -118,6 +118,13 @@ def test_an_hour_of_small_hops_loses_no_digit():
     assert told([whole]) == [(0.0, pytest.approx(3603.9), "angry", pytest.approx(0.7, abs=1e-11))]
 
 
+def test_no_mean_leaves_what_probabilities_may_be():
+    made = timeline([float(np.nextafter(1, 0)), 1.0, 1 / 3] * 400, length=1.0)
+    scores = [score for cell in made._cells()[0] for score in cell]
+    assert (min(scores), max(scores)) == (0.0, 1.0)
+    assert all(0 <= segment.score <= 1 for segment in made.segments())
+
+
 def test_csv_has_a_row_a_window():
     header, *rows = csv.reader(timeline([0.9, 0.25], silent={1}).to_csv().splitlines())
     assert header == ["start", "end", "silent", "angry", "sad"]

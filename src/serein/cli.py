@@ -26,12 +26,12 @@ from serein.arguments import (
     open_corpus,
     open_stores,
     parse_numbers,
-    read_recipe,
     relabel,
 )
 from serein.cli_export import exporting
 from serein.cli_judge import judge
 from serein.cli_look import look
+from serein.cli_recipe import choose_recipe, recipe_options
 from serein.cli_serve import serving
 from serein.cli_share import sharing
 from serein.cli_study import study
@@ -47,15 +47,20 @@ app = typer.Typer(
 )
 
 
-for commands in (judge, look, study, use, serving, exporting, sharing):
-    app.add_typer(commands)
+# The panels of --help stand in the order in which a person goes: by their first commands here.
+START, MAKE, TRAIN, JUDGE, LOOK, USE = "Start", "Make frames", "Train", "Judge", "Look", "Use"
+for panel, rooms in {JUDGE: (judge, study), LOOK: (look,), USE: (use, serving, exporting, sharing)}.items():
+    for room in rooms:
+        for command in room.registered_commands:
+            command.rich_help_panel = panel
+        app.add_typer(room)
 
 
 @app.callback()
 def _options(debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False) -> None: ...
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def demo(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all of it.")] = Path("serein-demo"),
     utterances: Annotated[int, typer.Option(help="Utterances of each of the ten voices.")] = 64,
@@ -74,7 +79,7 @@ def demo(
     terminal.note(f"The report: {page}\nNext: serein train {output / 'frames'} -o model/ --recipe recipes/demo.toml")
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def corpus(
     name: Annotated[str, typer.Argument(help="iemocap, ravdess, emodb, urdu, or table for a CSV of your own.")],
     root: Annotated[Path, typer.Argument(help="The corpus's folder, or the CSV table.")],
@@ -84,7 +89,7 @@ def corpus(
 ) -> None:
     """Index and check a corpus: counts, talkers, broken and duplicate files.
 
-    Example: `serein corpus ravdess RAVDESS/ -o ravdess.csv`
+    Example: `serein corpus ravdess RAVDESS/ -o ravdess.csv`, or `serein corpus table mine.csv -o checked.csv`
     """
     from serein import terminal
     from serein.corpus.audit import audit
@@ -95,6 +100,9 @@ def corpus(
 
     if name not in READERS and name != "table":
         raise UsageError(f"no reader for {name!r}: there are {', '.join(READERS)}, and table for a CSV of your own")
+    if output.exists() and root.exists() and output.samefile(root):
+        source = "table you wrote" if name == "table" else "corpus's folder"
+        raise UsageError(f"{output}: is the {source}; give another file with -o")
     indexed = Corpus.from_csv(root) if name == "table" else READERS[name](root)
     gaps = [] if name == "table" else release_gaps(name, indexed)
     indexed = relabel(indexed, label_map)
@@ -117,11 +125,13 @@ def corpus(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def extract(
     table: Annotated[Path, typer.Argument(help="The corpus's table.")],
     encoder: Annotated[str, typer.Option(help="Hub id or folder of a transformers encoder, or logmel.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The frame store.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="A frame store: the folder that crossval and train read.")
+    ],
     layers: Annotated[str, typer.Option(help="Numbers, 0 = before the first block, -1 = last: 2,3,4")] = "-1",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     pool: Annotated[int, typer.Option(min=1, help="Average this many frames into one.")] = 1,
@@ -153,9 +163,9 @@ def extract(
         raise typer.Exit(SOME_FAILED)
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def adapt(
-    frames: Annotated[Path, typer.Argument(help="The frame store.")],
+    frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The adapter's folder.")],
     recipe: RecipeFile = None,
     changes: RecipeChanges = None,
@@ -169,14 +179,17 @@ def adapt(
     from serein.frames.store import FrameStore
     from serein.train.ship import adapt_store
 
+    store = FrameStore(frames)
+    chosen = choose_recipe(recipe, changes)
     with terminal.progress() as report:
-        adapt_store(FrameStore(frames), output, read_recipe(recipe, changes), seed=seed, report=report)
-    terminal.note(f"The adapter: {output}\nNext: serein train {frames} --adapter {output} -o model/")
+        adapt_store(store, output, chosen, seed=seed, report=report)
+    following = ["train", str(frames), "--adapter", str(output), *recipe_options(recipe, changes), "-o", "model/"]
+    terminal.note(f"The adapter: {output}\nNext: serein {shlex.join(following)}")
 
 
-@app.command()
+@app.command(rich_help_panel=JUDGE)
 def crossval(
-    frames: Annotated[Path, typer.Argument(help="The frame store.")],
+    frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
     protocol: ProtocolName,
     output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
     folds_file: FoldsFile = None,
@@ -197,9 +210,10 @@ def crossval(
     from serein.train.crossval import cross_validate
 
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
+    chosen = choose_recipe(recipe, changes, [system])
     with terminal.progress() as report:
         run = cross_validate(
-            store, labelled, folds, output, read_recipe(recipe, changes),
+            store, labelled, folds, output, chosen,
             system=system, seeds=range(seeds), views=open_stores(views), unlabelled=open_stores(unlabelled),
             beside=open_stores(beside), command=shlex.join(["serein", *sys.argv[1:]]), report=report,
         )  # fmt: skip
@@ -207,9 +221,9 @@ def crossval(
     terminal.note(f"Next: serein report {output}")
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def train(
-    frames: Annotated[Path, typer.Argument(help="The frame store.")],
+    frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The model's folder.")],
     adapter: Annotated[
         str | None, typer.Option(help="From `serein adapt`, or its id on the Hub, instead of training one here.")
@@ -232,15 +246,21 @@ def train(
     """
     from serein import terminal
     from serein.frames.store import FrameStore
-    from serein.train.ship import train_model
+    from serein.train.ship import is_at_a_bound, train_model
 
     store = FrameStore(frames)
     labelled = relabel(store.corpus(), label_map)
+    chosen = choose_recipe(recipe, changes)
     with terminal.progress() as tell:
         facts = train_model(
-            store, labelled, output, read_recipe(recipe, changes), adapter_folder=adapter,
+            store, labelled, output, chosen, adapter_folder=adapter,
             views=open_stores(views), scores_from=scores_from, abstain_below=abstain_below, seed=seed, report=tell,
         )  # fmt: skip
+    if is_at_a_bound(facts["temperature"]):
+        terminal.note(
+            "warning: the temperature is at its bound: the scores say little about how sure the model is; "
+            "more epochs or more recordings"
+        )
     after = facts["calibration_error_after"]
     terminal.note(
         f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
@@ -250,7 +270,7 @@ def train(
     )
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def doctor(as_json: Json = False) -> None:
     """Versions, processor and devices: what to put into a bug report.
 

@@ -14,12 +14,13 @@ def serve(
     host: Annotated[str, typer.Option(help="0.0.0.0 for all of the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535)] = 8000,
     encoder: Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Of a request's body.")] = 25.0,
     max_seconds: Annotated[float, typer.Option(min=0.1, help="Of a recording.")] = 600.0,
     decode_seconds: Annotated[float, typer.Option(min=0.01, help="For decoding one recording.")] = 10.0,
     decoders: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 2,
-    queue: Annotated[int, typer.Option(min=1, help="Requests at a time; more are asked to try again.")] = 32,
+    queue: Annotated[int, typer.Option(min=1, max=500, help="Requests at a time; more are asked to try again.")] = 32,
 ) -> None:
     """Serve a model: a web page, and HTTP for programs (see /openapi.json).
 
@@ -38,9 +39,10 @@ def serve(
     limits = Limits(
         body_bytes=int(max_megabytes * 1e6),
         audio_seconds=max_seconds,
+        timeline_seconds=10 * max_seconds,
         decode_seconds=decode_seconds,
         decoders=decoders,
         queue=queue,
     )
-    recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device)
+    recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device, revision=revision)
     make_server(make_app(recognizer, limits, name=Path(model).resolve().name), host, port).run()

@@ -20,8 +20,8 @@ from serein.arguments import (
     Views,
     open_corpus,
     open_stores,
-    read_recipe,
 )
+from serein.cli_recipe import choose_recipe
 from serein.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 study = typer.Typer()
 
-Frames = Annotated[Path, typer.Argument(help="The frame store.")]
+Frames = Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")]
 Output = Annotated[Path, typer.Option("-o", "--output", help="The study's folder; a run folder a variant goes there.")]
 
 
@@ -59,7 +59,7 @@ def benchmark(
 
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     names = [name.strip() for name in systems.split(",")]
-    variants = benchmark_variants(names, read_recipe(recipe, changes), folds)
+    variants = benchmark_variants(names, choose_recipe(recipe, changes, names), folds)
     title = f"Systems on {labelled.name}, protocol {folds.name}"
     _run(store, labelled, variants, output, "benchmark", title, seeds, views, unlabelled, beside)
 
@@ -112,7 +112,7 @@ def inflation(
     from serein.train.study import inflation_variants
 
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
-    variants = inflation_variants(folds, labelled, system, read_recipe(recipe, changes))
+    variants = inflation_variants(folds, labelled, system, choose_recipe(recipe, changes, [system]))
     title = f"What the split does to the score of {system} ({labelled.name}, protocol {folds.name})"
     _run(store, labelled, variants, output, "inflation", title, seeds, views, unlabelled, beside)
 

@@ -36,10 +36,14 @@ def find_model(name: str | Path, *, revision: str | None = None, token: str | No
             raise UsageError(f"{name}: is a folder here, which has no revision {revision!r}; leave the revision out")
         return path
     if path.exists():
-        raise ModelError(f"{name}: is a file; give the model's folder, or user/name on the Hub")
+        reads = "; only `serein predict` reads .onnx" if path.suffix == ".onnx" else ""
+        raise ModelError(f"{name}: is a file; give the model's folder, or user/name on the Hub{reads}")
     repo_id = path.as_posix()
     if repo_id.count("/") != 1:
-        raise ModelError(f"{name}: is no folder here, and no user/name on the Hub; `serein train` makes a model folder")
+        raise ModelError(
+            f"{name}: is no folder here, and no user/name on the Hub; `serein train` makes a model folder, "
+            "`serein adapt` an adapter's"
+        )
 
     def fetch(commit: str | None, *files: str) -> Path:
         return Path(snapshot_download(repo_id, revision=commit, token=token, allow_patterns=list(files)))

@@ -130,7 +130,9 @@ def load_config(folder: str | Path) -> ModelConfig:
     try:
         return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
-        raise ModelError(f"{folder}: is not a model folder (no {CONFIG_FILE}); `serein train` makes one") from error
+        raise ModelError(
+            f"{folder}: is not a model folder (no {CONFIG_FILE}); `serein train` makes one, `serein adapt` an adapter's"
+        ) from error
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ModelError(f"{path}: is not a serein model's configuration: {faults}") from error

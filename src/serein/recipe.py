@@ -89,6 +89,7 @@ class Finetune(Section):
     """Training with labels. Changes results."""
 
     epochs: int = Field(100, ge=1)
+    min_steps: int = Field(0, ge=0, description="more epochs, where the utterances are too few for so many steps")
     batch_size: int = Field(96, ge=1, description="utterances of mean length in a batch")
     learning_rate: float = Field(1e-4, gt=0, description="of the adapter, at the start of its cosine")
     head_learning_rate: float = Field(1e-3, gt=0, description="of pooling and output layer, likewise")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import overload
@@ -32,6 +32,8 @@ from serein.streaming import EmotionStream
 from serein.timeline import QUIET, Silent, Timeline
 
 BATCH_SECONDS = 60  # of audio, padding included, that encoder and classifier compute at once
+JudgeWindows = Callable[[list[Float32[np.ndarray, " _"]]], Float64[Tensor, "windows classes"]]
+"""Logarithms of each window's probabilities: :meth:`EmotionRecognizer.judge`, or what asks it."""
 
 
 class EmotionRecognizer:
@@ -158,41 +160,37 @@ class EmotionRecognizer:
 
     def embed(self, source: Source) -> Float[Tensor, " pooled"]:
         """The utterance embedding: attentive statistics of the adapted frames."""
-        return self._averaged(self.classifier.embed, _mean, [load_source(source)])[0].float()
+        compute = partial(self._computed, self.classifier.embed)
+        return self._averaged(compute, _mean, [load_source(source)])[0].float()
 
     def probabilities_of(
-        self, recordings: list[Float32[np.ndarray, " _"]], *, numbered: bool = True
+        self, recordings: list[Float32[np.ndarray, " _"]], *, judge: JudgeWindows | None = None
     ) -> Float[Tensor, "recordings classes"]:
         """Calibrated probabilities of recordings that are decoded already: mono, 16 kHz, of any length.
 
         Args:
             recordings: what to judge.
-            numbered: whether an error says of which of several, counted from 0; to windows of one recording, or to
-                recordings of several people, such a number would mean nothing.
+            judge: asked in place of :meth:`judge`, as by a server, which judges windows of several people together.
 
         Raises:
-            AudioError: a recording has less than one frame, or is far too loud for the encoder.
+            AudioError: a recording has less than one frame, or is far too loud for the encoder; says which of several,
+                counted from 0.
         """
-        return self.logits_of(recordings, numbered=numbered).softmax(1)
+        return self.logits_of(recordings, judge=judge).softmax(1)
 
     def logits_of(
-        self, recordings: list[Float32[np.ndarray, " _"]], *, numbered: bool = True
+        self, recordings: list[Float32[np.ndarray, " _"]], *, judge: JudgeWindows | None = None
     ) -> Float[Tensor, "recordings classes"]:
         """Logarithms of the averaged probabilities, over the model's temperature; see :meth:`probabilities_of`."""
         if not recordings:
             return torch.empty(0, len(self.labels))
-
-        def log_probabilities(*window: Tensor) -> Tensor:
-            logits: Tensor = self.classifier(*window)
-            return logits.cpu().double().log_softmax(1)
-
-        mean = self._averaged(log_probabilities, _mean_of_logs, recordings, numbered=numbered)
+        compute = partial(self._computed, self._log_probabilities)
+        mean = self._averaged((lambda windows, _: judge(windows)) if judge else compute, _mean_of_logs, recordings)
         return (mean / self.config.temperature).float()
 
-    def cost(self, samples: int) -> int:
-        """Samples that are computed for a recording of so many: at every speed, the encoder's padding included."""
-        played = [round(samples / speed) for speed in self.config.speeds]
-        return sum(max(length, -(-length // self.longest_window) * self.encoder.padded_to) for length in played)
+    def judge(self, windows: list[Float32[np.ndarray, " _"]]) -> Float64[Tensor, "windows classes"]:
+        """Logarithms of each window's probabilities, not calibrated; one or more, none over :attr:`longest_window`."""
+        return self._computed(self._log_probabilities, windows, [""] * len(windows))
 
     def timeline(self, source: Source, window: float = 4.0, hop: float = 1.0, *, silent: Silent = QUIET) -> Timeline:
         """Emotions along a recording of any length: a file is decoded as it is judged, and memory stays flat.
@@ -232,29 +230,28 @@ class EmotionRecognizer:
             UsageError: window and hop do not fit each other.
         """
         return EmotionStream(
-            lambda pieces: self.probabilities_of(pieces, numbered=False).tolist(),
-            self.labels, window, hop, rate=rate, silent=silent,
-        )  # fmt: skip
+            lambda pieces: self.probabilities_of(pieces).tolist(), self.labels, window, hop, rate=rate, silent=silent
+        )
+
+    def _log_probabilities(self, frames: Tensor, padding_mask: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(frames, padding_mask)
+        return logits.cpu().double().log_softmax(1)
 
     def _averaged(
         self,
-        function: Callable[[Tensor, Tensor], Tensor],
+        compute: Callable[[list[Float32[np.ndarray, " _"]], list[str]], Tensor],
         average: Callable[[Tensor], Tensor],
         recordings: list[Float32[np.ndarray, " _"]],
-        *,
-        numbered: bool = True,
     ) -> Float64[Tensor, "recordings values"]:
-        """What the function gives for each window, averaged over the windows of a speed, then over speeds."""
-        named = numbered and len(recordings) > 1
-        names = [f"recording {number}: " if named else "" for number in range(len(recordings))]
+        """What is computed for each window, averaged over the windows of a speed, then over speeds."""
+        names = [f"recording {number}: " if len(recordings) > 1 else "" for number in range(len(recordings))]
         heard = []
         for name, samples in zip(names, recordings, strict=True):
             with _named(name):
                 heard.append(hear(samples, self.config.speeds, self.longest_window))
         windows = [window for speeds in heard for windows in speeds for window in windows]
         owners = [name for name, speeds in zip(names, heard, strict=True) for windows in speeds for _ in windows]
-        computed = self._computed(function, windows, owners)
-        values = iter(computed.split([len(windows) for speeds in heard for windows in speeds]))
+        values = iter(compute(windows, owners).split([len(windows) for speeds in heard for windows in speeds]))
         return torch.stack([average(torch.stack([average(next(values)) for _ in speeds])) for speeds in heard])
 
     @torch.inference_mode()

@@ -64,15 +64,15 @@ class EmotionStream:
         self.latency = self._hop / SAMPLE_RATE + _held_back(rate)
 
     def feed(self, samples: np.ndarray) -> list[Window]:
-        """Windows that these samples complete.
+        """Windows that these samples complete; one whose sound the model cannot take counts as silent.
 
-        After an error of the model the samples are kept, and the next call judges them again.
+        After any other error of the model the samples are kept, and the next call judges them again.
 
         Args:
             samples: floating point, full scale is 1, mono, or (samples, channels).
 
         Raises:
-            AudioError: the samples are integers, not finite, or beyond 8, and left out; or the model cannot take them.
+            AudioError: the samples are integers, not finite, or beyond 8, and left out.
             UsageError: the stream is finished.
         """
         chunk = as_channels(samples)
@@ -148,13 +148,24 @@ class EmotionStream:
         if not planned:
             return
         heard = [held[first:last] for first, last in planned]
+        even = (1 / len(self._labels),) * len(self._labels)
         self._windows += [
-            Window((start + first) / SAMPLE_RATE, (start + last) / SAMPLE_RATE, tuple(scores), self._silent(piece))
-            for (first, last), scores, piece in zip(planned, self._judge(heard), heard, strict=True)
-        ]
+            Window((start + first) / SAMPLE_RATE, (start + last) / SAMPLE_RATE,
+                   tuple(scores or even), scores is None or self._silent(piece))
+            for (first, last), scores, piece in zip(planned, self._scores(heard), heard, strict=True)
+        ]  # fmt: skip
         # As a hop is no longer than a window, the cell that begins with a window has arrived with it.
         self._quiet += [self._silent(held[first : first + self._hop]) for first, _ in planned]
         self._held = held[len(planned) * self._hop :]
+
+    def _scores(self, heard: list[Float32[np.ndarray, " _"]]) -> list[list[float] | None]:
+        """Probabilities of each window; None for one that the model cannot take, which costs the others nothing."""
+        try:
+            return [*self._judge(heard)]
+        except AudioError:
+            if len(heard) == 1:
+                return [None]
+            return [scores for window in heard for scores in self._scores([window])]
 
 
 def _resampler(rate: int) -> soxr.ResampleStream:

@@ -54,8 +54,8 @@ class Window:
     Attributes:
         start: seconds from the recording's start.
         end: likewise.
-        scores: a probability for each of the timeline's labels.
-        silent: nobody spoke; the scores mean nothing.
+        scores: a probability for each of the timeline's labels; all the same where the model could not take the sound.
+        silent: nobody spoke, or the model could not take the sound; the scores mean nothing.
     """
 
     start: float
@@ -139,7 +139,8 @@ class Timeline:
             sums[number + 1] = 0.0 if window.silent else (*window.scores, 1.0)
         sums = sums.cumsum(0)
         total = sums[last] - sums[first]
-        return total[:, :-1] / np.maximum(total[:, -1:], 1.0), last > first
+        means = total[:, :-1] / np.maximum(total[:, -1:], 1.0)
+        return np.clip(means, 0.0, 1.0), last > first  # the difference of two long sums can miss either by a little
 
     def as_dict(self) -> dict[str, Any]:
         """Labels, hop, seconds, windows and segments, ready for JSON."""

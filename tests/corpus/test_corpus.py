@@ -242,3 +242,18 @@ def test_merged_corpora_cannot_clash_in_ids_or_talkers() -> None:
     assert [u.id for u in both] == ["x/a", "y/a", "y/b"]
     assert both.talkers == ("x/F1", "y/F1")
     assert [u.path for u in both] == [Path("a.wav"), Path("a.wav"), Path("b.wav")]
+
+
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_table_separated_otherwise_is_recognised(tmp_path, mark):
+    rows = (("id", "path", "talker", "emotion"), ("a", "a.wav", "F1", "sad"))
+    (tmp_path / "mine.csv").write_text("\n".join(map(mark.join, rows)), encoding="utf-8")
+    with pytest.raises(CorpusError) as caught:
+        Corpus.from_csv(tmp_path / "mine.csv")
+    assert str(caught.value).endswith(f"it looks separated by {mark!r}: save it with commas")
+
+
+def test_an_empty_first_row_names_no_column(tmp_path):
+    (tmp_path / "mine.csv").write_text("\nid,path,talker,emotion\n", encoding="utf-8")
+    with pytest.raises(CorpusError, match=r"row 1: no column 'id'.*the header is \[\]$"):
+        Corpus.from_csv(tmp_path / "mine.csv")

@@ -354,7 +354,9 @@ def test_an_unknown_name_is_answered_with_all_names(name):
 
 
 def test_the_folds_file_is_asked_for_and_never_ignored(tmp_path):
-    with pytest.raises(UsageError, match="protocol emobox: needs EmoBox's folds"):
+    with pytest.raises(
+        UsageError, match=r"protocol emobox: needs EmoBox's folds: .*--folds-file, see docs/protocols\.md"
+    ):
         make_protocol("emobox", dialogues(3))
     with pytest.raises(UsageError, match="protocol sessions: reads no folds file"):
         make_protocol("sessions", dialogues(3), folds_file=tmp_path)

@@ -1,3 +1,4 @@
+import copy
 import json
 import shutil
 import subprocess
@@ -107,6 +108,40 @@ def test_frames_made_otherwise_are_never_mixed(tones, tmp_path):
         extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path, pool=2)
     with pytest.raises(StoreError, match="corpus"):
         extract(Corpus("part", tones.utterances[:6]), LOGMEL, tmp_path)
+
+
+def test_only_what_differs_is_told_and_briefly(tones, tmp_path):
+    def other(**changed):
+        encoder = copy.copy(LOGMEL)
+        for name, value in changed.items():
+            setattr(encoder, name, value)
+        return encoder
+
+    part = Corpus("part", tones.utterances[:2])
+    extract(part, LOGMEL, tmp_path)
+    for encoder, pool, said in (
+        (other(name="tiny", fingerprint="f" * 64, width=8), 1, "encoder: there logmel, asked tiny"),
+        (
+            other(name="tiny", layers=(3,), settings={"dtype": "float32"}),
+            1,
+            "encoder: there logmel, asked tiny; encoder layers: there [0], asked [3]",
+        ),
+        (
+            other(fingerprint="f" * 64),
+            1,
+            f"encoder fingerprint: there {LOGMEL.fingerprint[:12]}, asked ffffffffffff",
+        ),
+        (
+            other(settings=LOGMEL.settings | {"dither": 1}),
+            1,
+            "encoder settings dither: there None, asked 1",
+        ),
+        (LOGMEL, 2, "pool: there 1, asked 2"),
+    ):
+        with pytest.raises(StoreError) as caught:
+            extract(part, encoder, tmp_path, pool=pool)
+        told = f"{tmp_path}: holds frames made with other settings ({said}); give another folder with -o"
+        assert str(caught.value) == told
 
 
 def test_a_store_at_another_speed_holds_the_frames_of_the_changed_waveforms(tones, tmp_path):

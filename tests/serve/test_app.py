@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 from serein.recognizer import EmotionRecognizer, Recording
 from serein.serve.app import PAGE, make_app
 from serein.serve.limits import Limits
+from serein.timeline import Timeline
 
 OCTETS = {"content-type": "application/octet-stream"}
 
@@ -32,18 +34,28 @@ def test_an_answer_is_that_of_the_recognizer(client, recognizer, paths):
         assert found["model"] == {"name": "tones", "labels": list(recognizer.labels)}
 
 
-@pytest.mark.parametrize("route", ["/v1/predict", "/v1/timeline"])
-def test_what_the_encoder_cannot_take_is_no_fault_of_the_server(client, recognizer, paths, monkeypatch, route):
+def test_what_the_encoder_cannot_take_is_no_fault_of_the_server(client, recognizer, paths, monkeypatch):
     def overflow(waveforms):
         return [torch.full((50, 1, 80), 1e9) for _ in waveforms]
 
     monkeypatch.setattr(recognizer.encoder, "encode", overflow)
-    reply = client.post(route, content=paths[0].read_bytes(), headers=OCTETS)
+    reply = client.post("/v1/predict", content=paths[0].read_bytes(), headers=OCTETS)
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "corrupt_audio")
     assert "float16" in reply.json()["error"]["message"]
+    windows = client.post("/v1/timeline", content=paths[0].read_bytes(), headers=OCTETS).json()["windows"]
+    assert {window["silent"] for window in windows} == {True}
 
 
-@pytest.mark.parametrize("kind", ["audio/wav", "Audio/X-Unheard-Of; codecs=1", "application/ogg", "multipart"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "audio/wav",
+        "Audio/X-Unheard-Of; codecs=1",
+        "application/ogg",
+        "application/x-www-form-urlencoded",  # `curl --data-binary @a.wav` says so
+        "multipart",
+    ],
+)
 def test_a_recording_may_come_in_several_ways(client, paths, kind):
     body = paths[0].read_bytes()
     if kind == "multipart":
@@ -85,8 +97,9 @@ def test_a_model_that_is_not_sure_names_no_label(recognizer, sound):
 def test_what_was_mended_is_told(client):
     file = io.BytesIO()
     soundfile.write(file, np.sin(np.arange(16_000) / 10)[:, None] * [0.6, -0.5], 16_000, format="WAV")
-    warnings = client.post("/v1/predict", content=file.getvalue()).json()["warnings"]
-    assert warnings == ["the channels cancel each other; only channel 1 was taken"]
+    for route in ("/v1/predict", "/v1/timeline"):
+        warnings = client.post(route, content=file.getvalue()).json()["warnings"]
+        assert warnings == ["the channels cancel each other; only channel 1 was taken"]
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +116,7 @@ def test_a_timeline_is_that_of_the_recognizer(client, recognizer, long_recording
     reply = client.post(f"/v1/timeline?window={window}&hop={hop}", content=long_recording)
     assert reply.status_code == 200
     found, expected = reply.json(), recognizer.timeline(long_recording, window, hop).as_dict()
+    assert found.pop("warnings") == []
     assert found.keys() == expected.keys()
     assert [(w["start"], w["end"], w["silent"]) for w in found["windows"]] == [
         (w["start"], w["end"], w["silent"]) for w in expected["windows"]
@@ -142,6 +156,8 @@ def test_the_model_says_what_it_is_and_what_it_takes(client, recognizer, small):
     )
     assert found["limits"]["body_bytes"] == small.body_bytes
     assert found["limits"]["audio_seconds"] == small.audio_seconds
+    bounds = ("shortest_window", "longest_window", "shortest_hop", "most_overlap")
+    assert [found["limits"][bound] for bound in bounds] == [0.5, 30.0, 0.1, 40.0]
 
 
 def test_where_the_encoder_lies_is_not_told(recognizer):
@@ -191,6 +207,26 @@ def test_every_answer_is_sealed(client, path):
     assert headers["cache-control"] == ("no-cache" if path.startswith("/static/") else "no-store")
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/static/app.js"])
+def test_a_head_is_that_of_the_whole(client, path):
+    reply = client.head(path)
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert reply.headers["content-type"] == client.get(path).headers["content-type"]
+
+
+@pytest.mark.parametrize("route", ["/v1/predict", "/v1/timeline", "/nowhere"])
+def test_a_page_of_another_site_gets_no_answer(client, sound, route):
+    for origin in ("https://elsewhere.example", "null", "http://testserver.elsewhere.example", "http://testserver:81",
+                   "http://[", "testserver", ""):  # fmt: skip
+        reply = client.post(route, content=sound(), headers={"origin": origin})
+        assert (reply.status_code, reply.json()["error"]["code"]) == (403, "foreign_origin")
+        assert "content-security-policy" in reply.headers
+
+
+def test_the_page_of_this_server_gets_answers(client, sound):
+    assert client.post("/v1/predict", content=sound(), headers={"origin": "http://testserver"}).status_code == 200
+
+
 def test_other_sites_get_no_permission(client):
     asked = {"origin": "https://elsewhere.example", "access-control-request-method": "POST"}
     reply = client.options("/v1/predict", headers=asked)
@@ -224,13 +260,15 @@ def test_an_error_of_ours_is_said_without_its_details(recognizer, sound, monkeyp
     app = make_app(recognizer, Limits(decoders=1))
     with TestClient(app, raise_server_exceptions=False) as client:
 
-        def fail(_: list, **how: object) -> None:
+        async def fail(_: np.ndarray) -> None:
             raise RuntimeError("out of memory at 0xSECRET")
 
-        monkeypatch.setattr(recognizer, "probabilities_of", fail)
+        monkeypatch.setattr(app.state.service, "predict", fail)
         reply = client.post("/v1/predict", content=sound())
         assert (reply.status_code, reply.json()["error"]["code"]) == (500, "failed")
         assert "SECRET" not in reply.text
+        assert (reply.headers["x-content-type-options"], reply.headers["cache-control"]) == ("nosniff", "no-store")
+        assert 'serein_requests_total{route="/v1/predict",status="500"} 1.0' in client.get("/metrics").text
         monkeypatch.undo()
         assert client.post("/v1/predict", content=sound()).status_code == 200
         assert app.state.service.requests.taken == 0
@@ -255,6 +293,32 @@ def test_each_route_declares_its_answers_with_examples(client):
 def test_samples_may_be_fetched_as_a_timeline_of_any_hop_that_is_bounded(client, sound):
     for query, status in (("window=4&hop=0.1", 200), ("window=4.5&hop=0.1", 422), ("window=1&hop=1.1", 422)):
         assert client.post(f"/v1/timeline?{query}", content=sound(2.0)).status_code == status
+
+
+def test_a_long_recording_is_not_heard_too_often(recognizer, sound):
+    with TestClient(make_app(recognizer, Limits(decoders=1, timeline_seconds=20.0))) as client:
+        body = sound(6.0)
+        reply = client.post("/v1/timeline?window=2&hop=0.5", content=body)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (422, "bad_query")
+        assert reply.json()["error"]["message"] == "hop: for 6 s in windows of 2 s at least 0.6 s"
+        for query, seconds in (("window=2&hop=0.6", 6.0), ("window=2&hop=0.5", 4.0)):
+            assert client.post(f"/v1/timeline?{query}", content=sound(seconds)).status_code == 200
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "audacity", "rttm"])
+def test_a_long_answer_is_written_beside_the_event_loop(client, sound, monkeypatch, form):
+    writers = []
+    for name in ("as_dict", "to_csv", "to_audacity", "to_rttm"):
+        write = getattr(Timeline, name)
+
+        def watched(self, *given, write=write):
+            writers.append(threading.current_thread().name)
+            return write(self, *given)
+
+        monkeypatch.setattr(Timeline, name, watched)
+    assert client.post(f"/v1/timeline?format={form}", content=sound()).status_code == 200
+    (writer,) = writers
+    assert writer.startswith("aside")
 
 
 def test_a_recording_is_judged_as_its_samples_are(client, recognizer, sound):

@@ -4,6 +4,7 @@ from typer.testing import CliRunner
 
 from serein.cli_serve import serving
 from serein.errors import UsageError
+from serein.recognizer import EmotionRecognizer
 from serein.serve import server
 from serein.serve.limits import Limits
 
@@ -15,7 +16,21 @@ def test_options_become_limits(served_model, monkeypatch):
     assert CliRunner().invoke(serving, [str(served_model), *options.split()]).exit_code == 0
     ((config, service),) = served
     assert (config.host, config.port) == ("0.0.0.0", 81)
-    assert service.limits == Limits(body_bytes=2_500_000, audio_seconds=9.0, decode_seconds=1.0, decoders=3, queue=7)
+    assert service.limits == Limits(
+        body_bytes=2_500_000, audio_seconds=9.0, timeline_seconds=90.0, decode_seconds=1.0, decoders=3, queue=7
+    )
+
+
+def test_a_model_on_the_hub_may_be_asked_for_by_its_revision(monkeypatch):
+    asked = []
+
+    def load(model: str, **how: object) -> None:
+        asked.append((model, how["revision"]))
+        raise UsageError("enough")
+
+    monkeypatch.setattr(EmotionRecognizer, "from_pretrained", load)
+    CliRunner().invoke(serving, ["somebody/model", "--revision", "v2"])
+    assert asked == [("somebody/model", "v2")]
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

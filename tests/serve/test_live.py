@@ -110,6 +110,7 @@ def test_a_stream_without_a_sound_ends_in_an_empty_timeline(client):
         settings(window=30.0, hop=0.1),
         settings(format="mp3"),
         '{"rate": 16000, "window": NaN}',
+        "[" * 99_999,
         b"\0\0\0\0",
     ],
 )
@@ -127,6 +128,9 @@ def test_settings_that_are_none_are_refused(client, first):
         (["hello"], "bad_message", 1003),
         (['{"type": "start"}'], "bad_message", 1003),
         (["[]"], "bad_message", 1003),
+        ([""], "bad_message", 1003),
+        (["[" * 99_999], "bad_message", 1003),
+        (['{"type": "finish", "more": 1}'], "bad_message", 1003),
         ([b"", b"\0"], "bad_samples", 1003),
         ([], "idle", 1008),
         ([bytes(400)], "idle", 1008),
@@ -141,24 +145,33 @@ def test_samples_of_another_full_scale_are_refused(client):
     assert said(client, settings(), integers) == ("bad_samples", 1003)
 
 
-def test_what_the_model_cannot_take_at_the_end_is_said(client, recognizer, samples, monkeypatch):
-    def refuse(recordings, **how):
+def test_a_window_that_the_model_cannot_take_does_not_end_the_stream(client, recognizer, samples, monkeypatch):
+    def refuse(windows):
         raise AudioError("frames reach inf")
 
-    monkeypatch.setattr(recognizer, "probabilities_of", refuse)
-    assert said(client, settings(), samples[:8_000].tobytes(), '{"type": "finish"}') == ("bad_samples", 1003)
+    with client.websocket_connect(PATH) as socket:
+        socket.send_text(settings(window=1.0, hop=1.0))
+        socket.receive_json()
+        with monkeypatch.context() as broken:
+            broken.setattr(recognizer, "judge", refuse)
+            socket.send_bytes(samples[:16_000].tobytes())
+            assert socket.receive_json()["silent"]
+        socket.send_bytes(samples[16_000:32_000].tobytes())
+        assert not socket.receive_json()["silent"]
+        socket.send_text('{"type": "finish"}')
+        assert len(socket.receive_json()["windows"]) == 2
 
 
 def test_the_server_counts_what_the_encoder_pads(client, recognizer, paths, monkeypatch):
     groups = []
-    judge = recognizer.probabilities_of
+    judge = recognizer.judge
 
-    def watched(recordings, **how):
-        groups.append(len(recordings))
-        return judge(recordings, **how)
+    def watched(windows):
+        groups.append(len(windows))
+        return judge(windows)
 
-    monkeypatch.setattr(recognizer, "probabilities_of", watched)
-    monkeypatch.setattr(recognizer.encoder, "padded_to", 30 * 16_000)
+    monkeypatch.setattr(recognizer, "judge", watched)
+    monkeypatch.setattr(recognizer.encoder, "padded_to", 9 * 16_000)
     sound = np.concatenate([load_audio(path) for path in paths[:12]])
     file = io.BytesIO()
     soundfile.write(file, sound[:80_000], 16_000, format="WAV")

@@ -12,7 +12,7 @@ from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
 from serein.errors import UsageError
-from serein.evaluate.calibration import calibrate
+from serein.evaluate.calibration import calibrate, fit_temperature
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.model import load_config, load_model
@@ -20,7 +20,7 @@ from serein.recipe import Recipe
 from serein.train import ship
 from serein.train.crossval import cross_validate, label_indices, model_config
 from serein.train.material import gather
-from serein.train.ship import adapt_store, train_model
+from serein.train.ship import adapt_store, is_at_a_bound, train_model
 from serein.train.systems import adapter
 from serein.train.task import Task
 
@@ -125,6 +125,12 @@ def test_an_older_configuration_is_read_as_uncalibrated(tone_store, recipe, tmp_
     path.write_text("\n".join(kept), encoding="utf-8")
     config = load_config(tmp_path)
     assert (config.temperature, config.abstain_below) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize(("truth", "at_a_bound"), [([0, 1, 0], True), ([1, 0, 1], True), ([0, 1, 1], False)])
+def test_a_search_that_ends_at_its_bound_is_known_by_its_temperature(truth, at_a_bound):
+    sure = np.log([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]])
+    assert is_at_a_bound(fit_temperature(sure, np.array(truth))) == at_a_bound
 
 
 @pytest.mark.parametrize(("below", "fits"), [(0.0, True), (0.99, True), (1.0, False), (-0.1, False)])

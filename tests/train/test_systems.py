@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -114,6 +115,21 @@ def test_the_refit_learns_from_training_and_validation_talkers_and_their_views(t
     assert trained == [at_both_speeds(*fold.train), at_both_speeds(*fold.train, *fold.validation)]
     assert judged[0].equal(task.parts().validation)  # no views, and all of them
     assert judged[1] is None
+
+
+@pytest.mark.parametrize("system", ["superb", "adapter"])
+def test_first_training_and_refit_are_laid_out_for_the_least_number_of_steps(task, system):
+    steps = 4 * math.ceil(len(task.with_views(task.labelled())) / task.recipe.finetune.batch_size)  # for 2 epochs, 4
+    more = replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), [f"finetune.min_steps={steps}"]))
+    outcome = SYSTEMS[system](more, quiet)
+    first = [row for row in outcome.history if row["stage"] == "finetune"]
+    assert {row["epoch"] for row in first} == {0, 1, 2, 3}
+    refit = [row for row in outcome.history if row["stage"] == "refit"]
+    assert len({row["epoch"] for row in refit}) == outcome.choice["epochs"]
+    epochs = len({row["epoch"] for row in first})
+    per_epoch = len([row for row in refit if row["epoch"] == 0])
+    rate = refit[-1]["learning_rate"] / refit[0]["learning_rate"]  # a cosine from 1 to 0 over all epochs
+    assert rate == pytest.approx((1 + math.cos(math.pi * (len(refit) - 1) / (epochs * per_epoch))) / 2, rel=1e-6)
 
 
 def at_all_speeds(task: Task) -> Task:

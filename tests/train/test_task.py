@@ -176,3 +176,20 @@ def test_only_talkers_that_are_trained_on_have_a_number_of_their_own(changes):
     assert {numbers[place].item() for place in range(len(task.array.ids)) if place not in heard} == {0}
     two = replace(task, talkers=torch.arange(len(task.array.ids)) % 2 + 5)
     assert two.trained_talkers()[known].equal(known % 2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "views", "epochs"),
+    [
+        ([], 1, 6),
+        (["finetune.min_steps=30"], 1, 6),  # 20 utterances are 5 steps of 4: 6 epochs have them
+        (["finetune.min_steps=31"], 1, 7),
+        (["finetune.min_steps=60"], 1, 12),
+        (["finetune.min_steps=60"], 2, 6),  # at two speeds an epoch has 10 steps
+        (["finetune.min_steps=60", "finetune.label_share=0.5"], 1, 20),  # of 10 utterances 3
+    ],
+)
+def test_few_utterances_get_more_epochs(changes, views, epochs):
+    task = task_of("finetune.epochs=6", "finetune.batch_size=4", *changes, views=views)
+    assert task.finetuning().finetune.epochs == epochs
+    assert task.finetuning().adapt == task.recipe.adapt

@@ -113,7 +113,7 @@ def _errors(talkers: Collection[str], labels: Collection[str]) -> Iterator[str]:
 def _session_warnings(corpus: Corpus) -> Iterator[str]:
     without = [u.id for u in corpus if not u.session]
     if len(without) == len(corpus):
-        yield "No sessions: the protocols that leave a session out cannot be made."
+        yield "No sessions: the protocols that leave a session out cannot be made; use talkers or talkers-5."
     elif without:
         yield f"No session is given for {len(without)} of {len(corpus)} utterances{_some(without)}."
 

@@ -135,7 +135,10 @@ class Corpus:
         twice = sorted({name for name in header if header.count(name) > 1})
         if missing or twice:
             faults = [f"no column {name!r}" for name in missing] + [f"column {name!r} stands twice" for name in twice]
-            raise CorpusError(f"{table}, row 1: {'; '.join(faults)}; the header is {header}")
+            faults.append(f"the header is {header}")
+            marks = [mark for mark in ";\t" if mark in "".join(rows[0])]
+            faults += [f"it looks separated by {mark!r}: save it with commas" for mark in marks]
+            raise CorpusError(f"{table}, row 1: {'; '.join(faults)}")
 
         utterances: list[Utterance] = []
         faults = []

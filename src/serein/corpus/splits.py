@@ -67,7 +67,8 @@ def make_protocol(name: str, corpus: Corpus, *, seed: int = 0, folds_file: Path 
     if slash and part not in ("improvised", "scripted"):
         raise _unknown(name)
     if (folds_file is not None) != (base.split("-")[0] == "emobox"):
-        fault = "needs EmoBox's folds as a folds file" if folds_file is None else "reads no folds file"
+        wanted = "needs EmoBox's folds: give them with --folds-file, see docs/protocols.md"
+        fault = wanted if folds_file is None else "reads no folds file"
         raise UsageError(f"protocol {name}: {fault}")
     try:
         pool = _pool(corpus, part)

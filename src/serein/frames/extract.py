@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -224,5 +225,30 @@ def _claim(folder: Path, settings: dict[str, Any]) -> None:
     compared = (settings.keys() | present.keys()) - {"made_with"}
     differing = sorted(name for name in compared if present.get(name) != settings.get(name))
     if differing:
-        told = "; ".join(f"{name}: there {present.get(name)}, asked {settings.get(name)}" for name in differing)
+        told = _told({name: present.get(name) for name in differing}, {name: settings.get(name) for name in differing})
         raise StoreError(f"{folder}: holds frames made with other settings ({told}); give another folder with -o")
+
+
+def _told(present: dict[str, Any], asked: dict[str, Any]) -> str:
+    """What differs, without what only follows from it."""
+    there, wanted = _leaves(present), _leaves(asked)
+    differing = [name for name in wanted | there if there.get(name) != wanted.get(name)]
+    if "encoder" in differing:
+        differing = [name for name in differing if not name.startswith("encoder ") or name == "encoder layers"]
+    causes = [name for name in differing if name not in ("frame_rate", "shards")] or differing
+    return "; ".join(f"{name}: there {_short(there.get(name))}, asked {_short(wanted.get(name))}" for name in causes)
+
+
+def _leaves(settings: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """Nested settings as one table: ``encoder`` (its name), ``encoder layers``, ``pool``."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        key = f"{place} {name}".strip()
+        found |= _leaves(value, key) if isinstance(value, dict) else {key.removesuffix(" name"): value}
+    return found
+
+
+def _short(value: Any) -> str:
+    """Of a SHA-256, as much as tells two apart."""
+    text = str(value)
+    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text

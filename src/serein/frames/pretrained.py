@@ -99,7 +99,12 @@ def find_checkpoint(
         commit = folder.name
     path = folder / "config.json"
     try:
-        family = json.loads(path.read_text(encoding="utf-8")).get("model_type")
+        said = json.loads(path.read_text(encoding="utf-8"))
+        family = said.get("model_type")
+        if family is None and {"architecture", "encoder"} <= said.keys():
+            raise ModelError(
+                f"{name}: is a serein model, not an encoder; --encoder takes a Hub id, a transformers folder or logmel"
+            )
         if family not in FAMILIES:
             raise ModelError(f"{name}: is a {family} model; serein reads {', '.join(FAMILIES)}")
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)

@@ -1,8 +1,10 @@
 """The routes: what may be asked over HTTP, and what is answered."""
 
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path, PurePath
 from typing import Annotated, Any
@@ -13,15 +15,18 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from serein.answers import rank
 from serein.recognizer import EmotionRecognizer
 from serein.serve.door import Door
-from serein.serve.limits import Limits
+from serein.serve.leaving import while_there
+from serein.serve.limits import BOUNDS, Limits
 from serein.serve.live import converse
 from serein.serve.refusals import Refusal, declared
-from serein.serve.replies import Health, ModelReply, Prediction, PredictQuery, TimelineQuery, TimelineReply
+from serein.serve.replies import Health, ModelReply, Prediction, PredictQuery, TimelineQuery, TimelineReply, compact
 from serein.serve.service import Service
+from serein.timeline import Timeline
 
 PAGE = Path(__file__).parent / "static"
 FILE = {"type": "string", "format": "binary"}
@@ -37,14 +42,14 @@ RECORDING = {
                     "type": "object",
                     "properties": {"file": FILE},
                     "required": ["file"],
-                    "additionalProperties": False,
                 }
             },
         },
     }
 }
 """OpenAPI's description of a body, which no parameter declares: it is read by the byte."""
-TEXTS = {"csv": "text/csv", "audacity": "text/plain", "rttm": "text/plain"}
+KINDS = {"json": "application/json", "csv": "text/csv", "audacity": "text/plain", "rttm": "text/plain"}
+"""What a timeline comes as, by format."""
 DESCRIPTION = """
 What emotion speech sounds like. Emotion labels are perceived, not felt: they must not decide about people.
 
@@ -54,7 +59,8 @@ each complete window comes back as `{"type": "window", "start", "end", "silent",
 for the last windows and `{"type": "timeline", ...}` as from `/v1/timeline`. Before it hangs up on you, the server says
 why: `{"type": "error", "code", "message"}`.
 """
-REFUSED = declared(400, 408, 413, 415, 422, 429, 500, 503)
+REFUSED = declared(400, 403, 408, 413, 415, 422, 429, 500, 503)
+HEARD_OUT = 4  # a body so many times too large is read on, so that its sender comes to see the answer
 
 
 def make_app(recognizer: EmotionRecognizer, limits: Limits, name: str = "serein") -> FastAPI:
@@ -86,8 +92,8 @@ def make_app(recognizer: EmotionRecognizer, limits: Limits, name: str = "serein"
     _add_facts(app, service, name)
     _add_page(app)
     _add_errors(app)
-    routes = frozenset({"/", "/v1/predict", "/v1/timeline", "/v1/model", "/healthz", "/readyz", "/metrics"})
-    app.add_middleware(Door, metrics=service.metrics, routes=routes)
+    routes = frozenset(route.path for route in app.routes if isinstance(route, Route))
+    app.add_middleware(Door, metrics=service.metrics, routes=routes, patience=HEARD_OUT * limits.body_bytes)
     return app
 
 
@@ -98,7 +104,7 @@ def _add_speech(app: FastAPI, service: Service, name: str) -> None:
     async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Prediction:
         """Scores of one recording."""
         async with service.recording(request) as heard:
-            probabilities = await service.probabilities(heard.samples)
+            probabilities = await while_there(request, service.predict(heard.samples))
         scores = rank(recognizer.labels, probabilities.tolist())
         return Prediction(
             scores=scores[: query.top_k],
@@ -109,28 +115,39 @@ def _add_speech(app: FastAPI, service: Service, name: str) -> None:
         )
 
     texts: dict[int | str, dict[str, Any]] = {
-        200: {"content": {kind: {"schema": {"type": "string"}} for kind in sorted(set(TEXTS.values()))}}
+        200: {"content": {kind: {"schema": {"type": "string"}} for kind in ("text/csv", "text/plain")}}
     }
 
     @app.post("/v1/timeline", response_model=TimelineReply, responses=texts | REFUSED, openapi_extra=RECORDING)
     async def timeline(request: Request, query: Annotated[TimelineQuery, Query()]) -> Any:
         """Scores of overlapping windows along one recording, and the segments that they add up to."""
         async with service.recording(request) as heard:
-            found = await service.timeline(heard.samples, query.window, query.hop)
-        match query.format:
-            case "json":
-                return found.as_dict()
-            case "csv":
-                text = found.to_csv()
-            case "audacity":
-                text = found.to_audacity()
-            case "rttm":
-                text = found.to_rttm("recording")
-        return PlainTextResponse(text, media_type=TEXTS[query.format])
+            _check_work(heard.seconds, query, service.limits)
+            found = await while_there(request, service.timeline(heard.samples, query.window, query.hop))
+            text = await service.aside(partial(_written, found, query.format, heard.warnings))
+        return Response(text, media_type=KINDS[query.format])
 
     @app.websocket("/v1/stream")
     async def stream(websocket: WebSocket) -> None:
         await converse(websocket, service)
+
+
+def _check_work(seconds: float, query: TimelineQuery, limits: Limits) -> None:
+    least = seconds * query.window / limits.timeline_seconds
+    if query.hop < least:
+        wanted = f"{math.ceil(100 * least) / 100:g} s"
+        raise Refusal("bad_query", f"hop: for {seconds:.0f} s in windows of {query.window:g} s at least {wanted}")
+
+
+def _written(found: Timeline, form: str, warnings: Sequence[str]) -> str:
+    match form:
+        case "csv":
+            return found.to_csv()
+        case "audacity":
+            return found.to_audacity()
+        case "rttm":
+            return found.to_rttm("recording")
+    return compact(found.as_dict() | {"warnings": warnings})
 
 
 def _add_facts(app: FastAPI, service: Service, name: str) -> None:
@@ -146,18 +163,20 @@ def _add_facts(app: FastAPI, service: Service, name: str) -> None:
             encoder=encoder.name if encoder.is_absolute() else str(encoder),  # where it lies here is nobody's business
             temperature=config.temperature,
             abstain_below=config.abstain_below,
-            limits=asdict(service.limits),
+            limits=asdict(service.limits) | BOUNDS,
         )
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> Health:
         """The server is there."""
         return Health()
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz", responses=declared(503))
     async def readyz() -> Health:
         """The server takes new work."""
-        if service.requests.draining:
+        if service.draining:
             raise Refusal("draining")
         return Health()
 
@@ -168,6 +187,7 @@ def _add_facts(app: FastAPI, service: Service, name: str) -> None:
 
 
 def _add_page(app: FastAPI) -> None:
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html")
@@ -190,7 +210,3 @@ def _add_errors(app: FastAPI) -> None:
         reply = Refusal("wrong_method" if error.status_code == 405 else "not_found").reply()
         reply.headers.update(error.headers or {})
         return reply
-
-    @app.exception_handler(Exception)
-    async def fail(_: Request, __: Exception) -> JSONResponse:
-        return Refusal("failed").reply()

@@ -2,12 +2,13 @@
 
 It reads one recording after the other from stdin, eight bytes of length and then the file, and writes to stdout four
 bytes of length, a JSON header, and the samples as float32. Before the first it closes itself in: it can open no file,
-write none, start no process, and has a bounded memory and processor time. No torch in here: it starts in a third of
-a second.
+write none, start no process (but root's can: run the server as a user of its own), and has a bounded memory and
+processor time. No torch in here: it starts in a third of a second.
 """
 
 import json
 import math
+import os
 import resource
 import struct
 import sys
@@ -66,6 +67,7 @@ def main() -> None:
     soxr.resample(np.zeros(SAMPLE_RATE, np.float32), 48_000, SAMPLE_RATE)  # whatever loads on first use, loads now
     soundfile.available_formats()
     close_in(memory)
+    os.close(2)  # libmpg123 prints what it finds in a file; until here errors go where the server's go
     answer(sys.stdout.buffer, {"ready": True})
     serve(sys.stdin.buffer, sys.stdout.buffer, audio_seconds, cpu_seconds)
 

@@ -1,6 +1,7 @@
 """Decoding of untrusted bytes in processes that may crash, hang or fill their memory: they are killed and replaced."""
 
 import asyncio
+import io
 import json
 import os
 import subprocess
@@ -13,7 +14,9 @@ from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
+import soundfile
 
+from serein.errors import SereinError
 from serein.frames.audio import SAMPLE_RATE, Decoded
 from serein.serve.decoder import BODY, HEADER
 from serein.serve.limits import Limits
@@ -24,6 +27,9 @@ LIFE = 500  # recordings; then a fresh process, whatever libsndfile may have lea
 BASE_MEMORY = 2**29  # bytes of address space for Python, numpy and libsndfile
 LARGEST_HEADER = 65_536  # bytes
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # each thread would reserve address space
+INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")  # what it takes to start; the rest may hold tokens
+# What a broken process leaves in its pipe is as untrusted as what broke it.
+BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 CODES = {
     "UnsupportedAudio": "unsupported_audio",
     "CorruptAudio": "corrupt_audio",
@@ -32,6 +38,10 @@ CODES = {
     "AudioError": "too_long",
     "MemoryError": "too_large",
 }
+
+
+class DecoderFailed(SereinError):
+    """A process that decodes did not start."""
 
 
 class Decoder:
@@ -48,8 +58,7 @@ class Decoder:
             [sys.executable, "-P", "-m", "serein.serve.decoder", *settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # libmpg123 prints what it finds in a file
-            env={**os.environ, **ONE_THREAD},
+            env={name: os.environ[name] for name in INHERITED if name in os.environ} | ONE_THREAD,
             start_new_session=True,  # Ctrl-C is for the server
         )
         assert self._process.stdin is not None
@@ -66,29 +75,41 @@ class Decoder:
 
         Raises:
             Refusal: they cannot be decoded, not within the limits, or not without breaking the process.
+            DecoderFailed: the process did not start.
         """
         if not self._ready:
-            with _Deadline(START_SECONDS, self._process.kill):
-                self._header()
-            self._ready = True
+            self._await_start()
         self._left -= 1
         deadline = _Deadline(self._limits.decode_seconds, self._process.kill)
         try:
             with deadline:
                 return self._exchange(body)
-        # What a broken process leaves in its pipe is as untrusted as what broke it.
-        except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
-            self._process.kill()
-            self._process.wait()
+        except BROKEN as error:
+            self._end()
             raise Refusal("too_slow" if deadline.passed else "corrupt_audio") from error
 
     def close(self) -> None:
         """Leave nothing of the process."""
-        self._process.kill()
-        self._process.wait()
+        self._end()
         self._stdout.close()
         with suppress(BrokenPipeError):  # nobody reads what was still to be written
             self._stdin.close()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def _await_start(self) -> None:
+        try:
+            with _Deadline(START_SECONDS, self._process.kill):
+                self._header()
+        except BROKEN as error:
+            self._end()
+            raise DecoderFailed(
+                f"a decoding process did not start (it ended with {self._process.returncode}): what it wrote to stderr "
+                "says why; `python -m serein.serve.decoder 600 11 1000000000` starts one by hand"
+            ) from error
+        self._ready = True
 
     def _exchange(self, body: bytearray) -> Decoded:
         self._stdin.write(BODY.pack(len(body)))
@@ -154,26 +175,37 @@ class Decoders:
         for _ in range(limits.decoders):
             self._idle.put(Decoder(limits))
 
+    async def warm_up(self) -> None:
+        """Hear that every process decodes.
+
+        Raises:
+            DecoderFailed: one does not start, or cannot decode a second of silence.
+        """
+        second = io.BytesIO()
+        soundfile.write(second, np.zeros(SAMPLE_RATE), SAMPLE_RATE, format="WAV")
+        try:  # as many at once as there are processes: each takes the next one of the queue
+            await asyncio.gather(*(self.decode(bytearray(second.getvalue())) for _ in range(self._limits.decoders)))
+        except Refusal as refusal:
+            seconds = f"{self._limits.decode_seconds:g} s"
+            raise DecoderFailed(f"a decoding process has not decoded a second of silence in {seconds}") from refusal
+
     async def decode(self, body: bytearray) -> Decoded:
         """Decode the bytes of one file when a process is free; raises as :meth:`Decoder.decode`."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, body)
 
     def close(self) -> None:
         """Finish what runs, then end all processes."""
-        self._threads.shutdown()
+        self._threads.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().close()
 
     def _decode(self, body: bytearray) -> Decoded:
-        decoder = self._fresh(self._idle.get())  # it may have died while nobody looked
+        decoder = self._idle.get()
         try:
+            if decoder.worn:
+                decoder.close()
+                decoder = Decoder(self._limits)
+                self._replaced()
             return decoder.decode(body)
-        finally:
-            self._idle.put(self._fresh(decoder))
-
-    def _fresh(self, decoder: Decoder) -> Decoder:
-        if not decoder.worn:
-            return decoder
-        decoder.close()
-        self._replaced()
-        return Decoder(self._limits)
+        finally:  # even where no process could be started: whoever is next tries again
+            self._idle.put(decoder)

@@ -1,11 +1,15 @@
-"""Every answer passes here: counted on its way out, and sealed against the tricks of other pages."""
+"""Every request comes in here and every answer goes out: counted, and sealed against the tricks of other pages."""
 
+import asyncio
+import math
 import time
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serein.serve.metrics import Metrics
+from serein.serve.refusals import Refusal
 
 HEADERS = {
     "Content-Security-Policy": (
@@ -18,6 +22,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+SLOW, LEFT = 408, 499  # statuses; the second is counted where nobody is there to be answered
 
 
 class Door:
@@ -27,19 +32,29 @@ class Door:
         app: what is behind it.
         metrics: where requests are counted.
         routes: paths that are counted by their names; anything else is ``other``, whatever strangers think up.
+        patience: how many bytes of a body that was answered before it came are read on, so that its sender comes to
+            see the answer; where more are to come, or nobody knows how many, the connection is closed.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str]) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str], patience: int) -> None:
         self._app = app
         self._metrics = metrics
         self._routes = routes
+        self._patience = patience
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
+        app = self._app if _welcome(scope) else Refusal("foreign_origin").reply()
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status, to_come = time.perf_counter(), LEFT, _announced(scope)
+
+        async def hear() -> Message:
+            nonlocal to_come
+            message = await receive()
+            to_come = to_come - len(message.get("body", b"")) if message.get("more_body") else 0
+            return message
 
         async def seal(message: Message) -> None:
             nonlocal status
@@ -48,11 +63,37 @@ class Door:
                 headers = MutableHeaders(scope=message)
                 headers.update(HEADERS)
                 headers.setdefault("Cache-Control", "no-cache" if scope["path"].startswith("/static/") else "no-store")
+                if to_come > self._patience or status == SLOW:
+                    headers["Connection"] = "close"
             await send(message)
 
         try:
-            await self._app(scope, receive, seal)
+            await app(scope, hear, seal)
+        except ClientDisconnect:
+            pass
+        except asyncio.CancelledError:  # the server stops, and waits no longer
+            if status == LEFT:
+                await Refusal("draining").reply()(scope, hear, seal)
+        except Exception:  # a fault of ours, which uvicorn logs
+            if status == LEFT:
+                await Refusal("failed").reply()(scope, hear, seal)
+            raise
         finally:
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.latency.labels(route).observe(time.perf_counter() - started)
+
+
+def _welcome(scope: Scope) -> bool:
+    """Whether no page of another site asks: browsers say whose page posts or opens a stream, programs need not."""
+    if not (scope["type"] == "websocket" or scope.get("method") == "POST"):
+        return True
+    headers = Headers(scope=scope)
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host")
+
+
+def _announced(scope: Scope) -> float:
+    """How many bytes of body a request brings; nobody knows where it comes in chunks."""
+    headers = Headers(scope=scope)
+    return math.inf if "transfer-encoding" in headers else float(headers.get("content-length", 0))

@@ -1,9 +1,12 @@
-"""Multipart bodies: one part, a file, named ``file``; whatever else comes is refused when it begins."""
+"""Multipart bodies: one file, in a part named ``file``; other parts may be fields, which nobody reads."""
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from serein.serve.refusals import Refusal
+from serein.serve.replies import PredictQuery, TimelineQuery
+
+PARAMETERS = PredictQuery.model_fields.keys() | TimelineQuery.model_fields.keys()
 
 
 class OneFile:
@@ -24,14 +27,13 @@ class OneFile:
             raise Refusal("bad_multipart")
         self._headers: dict[bytes, bytes] = {}
         self._name = self._value = b""
-        self._parts = 0
-        self._complete = False
+        self._found = self._in_file = self._complete = False
         self._body = bytearray()
         try:
             self._parser = MultipartParser(
                 boundary,
                 {
-                    "on_part_begin": self._begin,
+                    "on_part_begin": self._headers.clear,
                     "on_header_field": self._extend_name,
                     "on_header_value": self._extend_value,
                     "on_header_end": self._end_header,
@@ -47,7 +49,7 @@ class OneFile:
         """Take the next bytes of the body.
 
         Raises:
-            Refusal: they are no multipart, or more or other than one file.
+            Refusal: they are no multipart, hold more than one file, or a field that belongs elsewhere.
         """
         try:
             self._parser.write(chunk)
@@ -58,16 +60,11 @@ class OneFile:
         """The file's bytes.
 
         Raises:
-            Refusal: the body ended before its last boundary, or held no part.
+            Refusal: the body ended before its last boundary, or held no file.
         """
-        if not (self._parts and self._complete):
+        if not (self._found and self._complete):
             raise Refusal("bad_multipart")
         return self._body
-
-    def _begin(self) -> None:
-        self._parts += 1
-        if self._parts > 1:
-            raise Refusal("bad_multipart")
 
     def _extend_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
@@ -81,11 +78,17 @@ class OneFile:
 
     def _check_headers(self) -> None:
         _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        if options.get(b"name") != b"file" or b"filename" not in options:
+        name = options.get(b"name", b"").decode(errors="replace")
+        if name in PARAMETERS:
+            raise Refusal("bad_multipart", f"`{name}` goes into the address: ?{name}=...")
+        self._in_file = b"filename" in options
+        if self._in_file != (name == "file") or (self._in_file and self._found):
             raise Refusal("bad_multipart")
+        self._found |= self._in_file
 
     def _extend_body(self, data: bytes, start: int, end: int) -> None:
-        self._body += data[start:end]
+        if self._in_file:
+            self._body += data[start:end]
 
     def _end(self) -> None:
         self._complete = True

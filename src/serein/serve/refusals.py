@@ -14,9 +14,8 @@ class Reason(NamedTuple):
 
 
 REASONS = {
-    "bad_multipart": Reason(400, "this multipart body cannot be read; send one part, a file, named `file`"),
-    "incomplete_body": Reason(400, "the connection closed before the body was complete"),
-    "foreign_origin": Reason(403, "streams are open to pages of this server only"),
+    "bad_multipart": Reason(400, "this multipart body cannot be read; send one file, in a part named `file`"),
+    "foreign_origin": Reason(403, "pages of other sites may not ask this server"),
     "not_found": Reason(404, "there is nothing at this address; see /openapi.json"),
     "wrong_method": Reason(405, "this address does not take this method; see the Allow header"),
     "slow_body": Reason(408, "the body did not arrive in time; send it again, or send less"),
@@ -59,20 +58,17 @@ class Refusal(Exception):  # an answer to a request, not a fault of ours
     Args:
         code: one of ``REASONS``.
         message: says more than the one there.
-        close: end the connection: what follows on it is not wanted.
     """
 
-    def __init__(self, code: str, message: str = "", *, close: bool = False) -> None:
+    def __init__(self, code: str, message: str = "") -> None:
         self.code = code
         self.status, standard = REASONS[code]
         self.message = message or standard
-        self.close = close
         super().__init__(self.message)
 
     def reply(self) -> JSONResponse:
         """The response that says it."""
         headers = {"Retry-After": str(RETRY_SECONDS)} if self.status in (429, 503) else {}
-        headers |= {"Connection": "close"} if self.close else {}
         return JSONResponse({"error": {"code": self.code, "message": self.message}}, self.status, headers)
 
 

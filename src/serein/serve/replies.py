@@ -1,5 +1,6 @@
 """What the server may be asked, and what it answers: schemas with examples."""
 
+import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -14,6 +15,11 @@ SCORES = {"angry": 0.81, "happy": 0.12, "neutral": 0.05, "sad": 0.02}
 def example(**values: Any) -> ConfigDict:
     """A schema's settings: this example."""
     return ConfigDict(json_schema_extra={"example": values})
+
+
+def compact(reply: Any) -> str:
+    """JSON as short as it can be."""
+    return json.dumps(reply, separators=(",", ":"), ensure_ascii=False)
 
 
 class PredictQuery(BaseModel, extra="forbid"):
@@ -54,6 +60,12 @@ class StreamSettings(Windows):
 
     rate: int = Field(ge=4_000, le=384_000, description="Samples a second.")
     format: Literal["f32", "s16"] = Field("f32", description="Of the samples: float32, or 16-bit integers.")
+
+
+class Finish(BaseModel, extra="forbid"):
+    """The last message of a stream."""
+
+    type: Literal["finish"]
 
 
 class Score(BaseModel):
@@ -115,6 +127,7 @@ class TimelineReply(BaseModel):
         seconds=4.0,
         windows=[{"start": 0.0, "end": 4.0, "silent": False, "scores": SCORES}],
         segments=[{"start": 0.0, "end": 4.0, "label": "angry", "score": 0.81}],
+        warnings=[],
     )
 
     labels: list[str]
@@ -122,6 +135,7 @@ class TimelineReply(BaseModel):
     seconds: Seconds
     windows: list[WindowReply]
     segments: list[SegmentReply]
+    warnings: list[str] = Field(description="What was wrong with the file and could be mended.")
 
 
 class ModelReply(BaseModel):

@@ -1,6 +1,7 @@
 """The model to ship: one training on all talkers of a store, after the choices were made on some of them."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
 from serein.errors import CorpusError, ModelError, UsageError
-from serein.evaluate.calibration import Calibration, calibrate
+from serein.evaluate.calibration import COLDEST, HOTTEST, Calibration, calibrate
 from serein.evaluate.runs import Run, load_run
 from serein.frames.store import FrameStore, write_atomically
 from serein.hub import find_model
@@ -160,6 +161,16 @@ def train_model(
     return facts
 
 
+def is_at_a_bound(temperature: float) -> bool:
+    """Whether a fitted temperature stopped where the search ends, so that it fits nothing.
+
+    Example:
+        >>> is_at_a_bound(HOTTEST), is_at_a_bound(1.0)
+        (True, False)
+    """
+    return any(math.isclose(temperature, bound) for bound in (COLDEST, HOTTEST))
+
+
 def _check(
     corpus: Corpus, recipe: Recipe, given: str | Path | None, scores_from: str | Path | None, abstain_below: float
 ) -> None:
@@ -192,7 +203,7 @@ def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, repo
     for seed in task.member_seeds():
         network = fresh_classifier(task.config, task.recipe, start.adapter(seed), seed)
         finetune(
-            network, task.array, task.labels, task.with_views(task.labelled()), task.recipe,
+            network, task.array, task.labels, task.with_views(task.labelled()), task.finetuning(),
             classes=task.config.labels, talkers=task.trained_talkers(), stop_after=epochs, seed=seed,
             checkpoint=task.checkpoint(f"calibrate-{seed}"), report=report,
         )  # fmt: skip

@@ -132,7 +132,7 @@ def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: 
     An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
     gives the same bits.
     """
-    array, recipe, talkers = task.array, task.recipe, task.trained_talkers()
+    array, recipe, talkers = task.array, task.finetuning(), task.trained_talkers()
     _, validation, test = task.parts()
     seconds: dict[str, float] = {}
 

@@ -1,5 +1,6 @@
 """One fold and seed: what a system may look at, and what it leaves."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,17 @@ class Task:
         """
         train, validation, _ = self.parts()
         return self._share(train) if self.oracle else torch.cat([self._share(train), self._share(validation)])
+
+    def finetuning(self) -> Recipe:
+        """The recipe, with epochs enough for ``finetune.min_steps`` on :meth:`labelled` at all speeds.
+
+        Every training of the task is laid out for these, the refit too, so that an epoch that was chosen stands at the
+        same place of the schedule.
+        """
+        settings = self.recipe.finetune
+        steps_an_epoch = math.ceil(len(self.with_views(self.labelled())) / settings.batch_size)
+        epochs = max(settings.epochs, math.ceil(settings.min_steps / steps_an_epoch))
+        return self.recipe.model_copy(update={"finetune": settings.model_copy(update={"epochs": epochs})})
 
     def member_seeds(self) -> list[int]:
         """A seed for each member of the committee; the first is the task's own."""

@@ -10,6 +10,20 @@
 /** An answer that is not the wished one; the message is for the user. */
 export class ServerError extends Error {}
 
+export const SILENT_SERVER = "The server does not answer. Is it still running?";
+
+/** By the server's codes. Its own words for these are for the command line, or for who wrote the file's bytes. */
+const WORDS = {
+  unsupported_audio: "This is not audio that the server can decode. WAV, FLAC, MP3, Ogg, AIFF and CAF are.",
+  corrupt_audio: "This recording is damaged or incomplete. Copy it again, or export it again from its source.",
+  too_short: "This recording is too short: there must be 25 ms of sound at the least.",
+  non_finite_audio: "This recording holds samples that are not numbers. Export it again from its source.",
+};
+
+/** @param {{code: string, message: string}} refusal the server's @returns {ServerError} in words for the page */
+export const refused = ({ code, message }) =>
+  new ServerError(WORDS[code] ?? message.replace("this recording: ", "this recording "));
+
 /** @returns {Promise<Model>} */
 export const fetchModel = () => ask("v1/model");
 
@@ -35,9 +49,11 @@ async function ask(path, options) {
     response = await fetch(new URL(path, document.baseURI), options);
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server does not answer. Is it still running?");
+    throw new ServerError(SILENT_SERVER);
   }
   const body = await response.json().catch(() => null); // a proxy's error page is not JSON
+  options?.signal?.throwIfAborted(); // while the answer came
   if (response.ok && body) return body;
-  throw new ServerError(body?.error?.message ?? `The server answered ${response.status} ${response.statusText}.`);
+  if (body?.error) throw refused(body.error);
+  throw new ServerError(`The server answered ${response.status} ${response.statusText}.`);
 }

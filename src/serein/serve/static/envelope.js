@@ -1,8 +1,8 @@
 /** Peak and loudness of short pieces of sound: all that drawing a waveform needs. */
 
-const PIECE = 0.005; // seconds: finer than a pixel, for anything longer than five seconds
+const PIECE = 0.005; // seconds: finer than a pixel, where a view shows five seconds or more
 
-/** Grows as sound comes; memory is 1,600 bytes a second. */
+/** Grows as sound comes; memory is 3,200 bytes a second. */
 export class Envelope {
   /** @param {number} rate samples a second */
   constructor(rate) {

@@ -1,12 +1,16 @@
 /** The microphone, as blocks of mono float32 samples. */
 
+import { SILENT_SERVER, ServerError } from "./client.js";
+
 /**
+ * @param {(reason: Error) => void} onEnd it was unplugged, or taken away
+ * @param {AbortSignal} signal nobody waits any more: if the user allows it later, it is closed at once
  * @returns {Promise<{rate: number, listen: (onSamples: (samples: Float32Array) => void) => void,
  *                    close: () => Promise<void>}>}
  *   rate: samples a second; nothing is lost between opening and listening
  * @throws {Error} with a message for the user, when there is no microphone or it may not be used
  */
-export async function openMicrophone() {
+export async function openMicrophone(onEnd, signal) {
   const media = await askForMicrophone();
   const context = new AudioContext();
   const close = async () => {
@@ -14,10 +18,15 @@ export async function openMicrophone() {
     await context.close();
   };
   try {
-    await context.audioWorklet.addModule(new URL("pcm.js", import.meta.url));
+    signal.throwIfAborted();
+    await context.audioWorklet.addModule(new URL("pcm.js", import.meta.url)).catch(() => {
+      throw new ServerError(SILENT_SERVER); // the browser's words are about scripts
+    });
+    signal.throwIfAborted();
     const tap = new AudioWorkletNode(context, "pcm", { channelCount: 1, channelCountMode: "explicit" });
     context.createMediaStreamSource(media).connect(tap);
     tap.connect(context.destination); // its output is silence, but a node that leads nowhere is not run
+    media.getAudioTracks()[0].addEventListener("ended", () => onEnd(new Error("The microphone was disconnected.")));
     const listen = (onSamples) => (tap.port.onmessage = ({ data }) => onSamples(data)); // until then the port queues
     return { rate: context.sampleRate, listen, close };
   } catch (error) {

@@ -4,17 +4,19 @@ import { draw } from "./drawing.js";
 import { makePlayer } from "./player.js";
 import { colourOf, listScores } from "./scores.js";
 import { FORMATS, save } from "./tables.js";
-import { SILENCE, cellsOf, clock, mergeCells, percent } from "./timeline.js";
+import { SILENCE, cellsOf, clock, heardOf, mergeCells, percent } from "./timeline.js";
+import { makeView } from "./view.js";
 
 /**
  * @typedef {import("./timeline.js").Timeline} Timeline
- * @typedef {{name: string, live: boolean, sound: Blob | null, made: boolean,
+ * @typedef {{name: string, live: boolean, sound: Blob | null, made: boolean, settings: {window: number, hop: number},
  *            envelope: import("./envelope.js").Envelope | null, answer: import("./client.js").Answer | null,
  *            timeline: Timeline}} Recording
  *   made: the sound was recorded here, so that the user has it nowhere else
  */
 
 const SHORTEST_LIVE_VIEW = 15; // seconds that the width stands for; doubled whenever the recording outgrows it
+const UNHEARD = 0.1; // seconds at the end that nobody misses: a window needs a frame
 
 const parts = Object.fromEntries([...document.querySelectorAll("#result [id]")].map((part) => [part.id, part]));
 const result = document.getElementById("result");
@@ -26,14 +28,17 @@ let segments = [];
 let showScores; // in the bars on top
 let showLegend; // under the picture
 
-const player = makePlayer(parts, (time) => {
-  if (!cells.length) return "no scores yet";
-  const cell = cells[Math.min(cells.length - 1, Math.floor(time / shown.timeline.hop + 1e-6))];
-  showLegend(cell.scores);
-  return cell.scores ? inWords(cell.scores, shown.timeline.labels) : SILENCE;
+const view = makeView(parts, () => shown && !result.hidden && paint());
+const player = makePlayer(parts, view, (time) => {
+  const { live, timeline } = shown;
+  const judged = cells.length && (live || time <= heardOf(timeline) + UNHEARD);
+  const scores = judged ? cells[Math.min(cells.length - 1, Math.floor(time / timeline.hop + 1e-6))].scores : null;
+  showLegend(scores);
+  if (!judged) return live ? "no scores yet" : "not heard by the server";
+  return scores ? inWords(scores, timeline.labels) : SILENCE;
 });
 
-/** Show another recording. @param {Recording} recording */
+/** Show another recording. @param {Recording} recording @returns {string} what it sounds like, in a word */
 export function open(recording) {
   shown = recording;
   showScores = listScores(parts.scores, recording.timeline.labels);
@@ -42,23 +47,26 @@ export function open(recording) {
   player.load(recording.sound);
   parts["save-sound"].hidden = !recording.made;
   for (const button of parts.downloads.querySelectorAll("button")) button.disabled = recording.live;
-  refresh();
+  return refresh();
 }
 
 /** Show what has changed in the recording that is open. @returns {string} what it sounds like, in a word */
 export function refresh() {
-  const { timeline, live, envelope, name } = shown;
-  const heard = live ? (timeline.windows.at(-1)?.end ?? 0) : timeline.seconds;
-  cells = cellsOf({ ...timeline, seconds: heard });
+  const { timeline, live, name } = shown;
+  cells = cellsOf(timeline);
   segments = live ? mergeCells(cells, timeline.labels) : timeline.segments;
-  const width = live ? liveView(timeline.seconds) : timeline.seconds;
-  draw({ seconds: width, labels: timeline.labels, cells, segments, envelope });
-  const place = live ? timeline.seconds : undefined;
-  player.span({ seconds: timeline.seconds, width, step: timeline.hop, place });
+  view.span(live ? liveView(timeline.seconds) : timeline.seconds, !live);
+  paint();
+  player.span({ seconds: timeline.seconds, step: timeline.hop, live });
   parts.source.textContent = live ? `${name} · live` : `${name} · ${clock(timeline.seconds)}`;
   if (live) return showLast(timeline);
   parts.rows.replaceChildren(...segments.map(rowOf));
   return showWhole(shown);
+}
+
+function paint() {
+  const { timeline, envelope } = shown;
+  draw({ ...view.range(), labels: timeline.labels, hop: timeline.hop, cells, segments, envelope });
 }
 
 function liveView(seconds) {
@@ -76,20 +84,24 @@ function showLast({ windows, labels }) {
   return scores ? showBest(scores, labels) : showAnswer(last ? SILENCE : "listening …", labels);
 }
 
-function showWhole({ answer, timeline: { labels } }) {
+function showWhole({ answer, timeline }) {
+  const { labels, seconds } = timeline;
   parts.scores.setAttribute("aria-label", "Scores of the whole recording");
-  if (answer) {
-    const scores = labels.map((label) => answer.scores.find((score) => score.label === label)?.score ?? 0);
-    showScores(scores);
-    const doubt = answer.label ? [] : ["no score is high enough to name one emotion"];
-    parts.notes.textContent = ["the whole recording", ...doubt, ...answer.warnings].join(" · ");
-    return answer.label ? showBest(scores, labels) : showAnswer("not sure", labels);
-  }
   const heard = cells.filter((cell) => cell.scores);
   const means = labels.map((_, i) => heard.reduce((sum, cell) => sum + cell.scores[i], 0) / heard.length);
-  showScores(heard.length ? means : null);
-  parts.notes.textContent = "mean of the timeline; the recording as a whole has no answer";
-  return heard.length ? showBest(means, labels) : showAnswer(SILENCE, labels);
+  const ofLabel = (label) => answer.scores.find((score) => score.label === label)?.score ?? 0;
+  const scores = !heard.length ? null : answer ? labels.map(ofLabel) : means; // a model names silence something, too
+  const unsure = scores && answer?.label === null;
+  showScores(scores);
+
+  const notes = [answer ? "the whole recording" : "average over the timeline"];
+  if (!scores) notes.push("too quiet for speech");
+  if (unsure) notes.push("no score is high enough to name one emotion");
+  if (heardOf(timeline) < seconds - UNHEARD) notes.push(`the server heard the first ${clock(heardOf(timeline))} only`);
+  parts.notes.textContent = [...notes, ...(answer?.warnings ?? [])].join(" · ");
+
+  if (!scores) return showAnswer(SILENCE, labels);
+  return unsure ? showAnswer("not sure", labels) : showBest(scores, labels);
 }
 
 function showBest(scores, labels) {
@@ -126,5 +138,3 @@ parts.downloads.addEventListener("click", ({ target }) => {
   if (format) save(new Blob([format.write(shown.timeline, stem)], { type: format.type }), stem + format.suffix);
   else if (target === parts["save-sound"]) save(shown.sound, `${stem}.wav`);
 });
-
-new ResizeObserver(() => shown && !result.hidden && refresh()).observe(parts.track);

@@ -30,7 +30,7 @@ export function listScores(list, labels) {
     rows.forEach((row, index) => {
       row.classList.toggle("best", index === best);
       row.querySelector("i").style.width = `${scores ? 100 * scores[index] : 0}%`;
-      row.querySelector(".value").textContent = scores ? percent(scores[index]) : "–";
+      row.querySelector(".value").textContent = scores ? percent(scores[index]) : "";
     });
   };
 }

@@ -1,16 +1,19 @@
 /** Live scores: samples go up the WebSocket, windows come down. */
 
-import { ServerError } from "./client.js";
+import { SILENT_SERVER, ServerError, refused } from "./client.js";
 
 /**
  * @param {{rate: number, window: number, hop: number}} settings samples a second, seconds, seconds
  * @param {(window: import("./timeline.js").Window) => void} onWindow
- * @param {(error: Error) => void} onFailure called at most once, if the stream ends before it is finished
+ * @param {() => void} onFailure called at most once, if the stream ends before it is finished
+ * @param {AbortSignal} signal ends the waiting for the server; later it changes nothing
  * @returns {Promise<{labels: string[],
  *                    send: (samples: Float32Array) => void,
- *                    finish: () => Promise<import("./timeline.js").Timeline>}>} when the server is ready
+ *                    finish: () => Promise<import("./timeline.js").Timeline>,
+ *                    close: () => void}>} when the server is ready
  */
-export async function openStream(settings, onWindow, onFailure) {
+export async function openStream(settings, onWindow, onFailure, signal) {
+  signal.throwIfAborted();
   const address = new URL("v1/stream", document.baseURI);
   address.protocol = address.protocol === "https:" ? "wss:" : "ws:";
   const socket = new WebSocket(address);
@@ -18,17 +21,24 @@ export async function openStream(settings, onWindow, onFailure) {
   const [whole, deliver, refuse] = promised();
   whole.catch(onFailure);
 
-  socket.addEventListener("open", () => socket.send(JSON.stringify({ ...settings, format: "f32" })));
-  socket.addEventListener("close", () => refuse(new ServerError("The server ended the live connection.")));
+  let farewell = SILENT_SERVER;
+  socket.addEventListener("open", () => {
+    farewell = "The server ended the live connection.";
+    socket.send(JSON.stringify({ ...settings, format: "f32" }));
+  });
+  socket.addEventListener("close", () => refuse(new ServerError(farewell)));
   socket.addEventListener("message", ({ data }) => {
     const message = JSON.parse(data);
     if (message.type === "window") onWindow(message);
     else if (message.type === "ready") isReady(message);
     else if (message.type === "timeline") deliver(message);
-    else if (message.type === "error") refuse(new ServerError(message.message));
+    else if (message.type === "error") refuse(refused(message));
   });
 
+  const close = () => socket.close();
+  signal.addEventListener("abort", close);
   const { labels } = await Promise.race([ready, whole]);
+  signal.removeEventListener("abort", close);
   const send = (data) => socket.readyState === WebSocket.OPEN && socket.send(data);
   return {
     labels,
@@ -37,6 +47,7 @@ export async function openStream(settings, onWindow, onFailure) {
       send(JSON.stringify({ type: "finish" }));
       return whole;
     },
+    close,
   };
 }
 

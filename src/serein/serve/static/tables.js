@@ -28,8 +28,7 @@ export const FORMATS = {
   json: {
     suffix: ".json",
     type: "application/json",
-    write: ({ labels, hop, seconds, windows, segments }) =>
-      `${JSON.stringify({ labels, hop, seconds, windows, segments }, null, 2)}\n`,
+    write: ({ type, ...timeline }) => `${JSON.stringify(timeline, null, 2)}\n`, // the type is the stream's
   },
   audacity: {
     suffix: ".txt",

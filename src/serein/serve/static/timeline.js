@@ -10,8 +10,17 @@
 
 export const SILENCE = "silence";
 
-/** As the server does it: windows over the middle of a cell count. @param {Timeline} timeline @returns {Cell[]} */
-export function cellsOf({ labels, hop, seconds, windows, segments }) {
+/** Till where it was judged: windows of a stream that broke, or still runs, end earlier. @returns {number} seconds */
+export const heardOf = ({ seconds, windows }) => Math.min(seconds, windows.at(-1)?.end ?? 0);
+
+/**
+ * As the server does it: windows over the middle of a cell count. What was not judged has no cells.
+ *
+ * @param {Timeline} timeline @returns {Cell[]}
+ */
+export function cellsOf(timeline) {
+  const { labels, hop, windows, segments } = timeline;
+  const seconds = heardOf(timeline);
   const pauses = segments.filter((segment) => segment.label === SILENCE);
   let [first, pause] = [0, 0];
   return Array.from({ length: Math.ceil(seconds / hop - 1e-6) }, (_, i) => {
