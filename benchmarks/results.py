@@ -25,7 +25,7 @@ from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS
 from serein.evaluate.study import Row, Study, load_study
 from serein.evaluate.study_curves import Curves, curve_blocks, curve_picture, label_curves, share_in_percent
-from serein.evaluate.study_page import READING, SCORE_HEADER, TEXT_COLUMNS, banners, opening, picture, score_rows
+from serein.evaluate.study_page import COST_READING, READING, banners, opening, picture, table
 
 COPIES = {"emodb": "emodb-2s"}
 NOTES = {
@@ -172,7 +172,7 @@ def section(study: Study, name: str) -> tuple[str, list[Picture]]:
         *([Code("\n".join(made))] if (made := commands(study, name)) else []),
         *banners(study),
         *pictures,
-        Table(SCORE_HEADER, score_rows(study), TEXT_COLUMNS),
+        table(study),
     ]
     if curves:
         drawn = replace(curve_picture(curves), name=f"{name}-curves")
@@ -201,7 +201,7 @@ def write_page(folders: Sequence[Path], output: Path, preface: str = "") -> None
         sections.append(text)
         texts |= {output.parent / "figures" / f"{drawn.name}.svg": drawn.svg for drawn in pictures}
     chosen = [f"## How these were chosen\n\n{preface.strip()}"] if preface else []
-    reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, *DEFINITIONS))])
+    reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, COST_READING, *DEFINITIONS))])
     texts[output] = "\n\n".join(["# Results", *chosen, *sections, reading]) + "\n"
     for path, text in texts.items():
         if found := MACHINE_PATH.search(text):

@@ -13,6 +13,7 @@ from serein.train import crossval, machine, ship, study
 
 CPU = "speed.device=cpu"
 SAID = "no --recipe: the paper's 100 epochs at width 384; on a CPU take --recipe recipes/laptop.toml\n"
+OF_A_HEAD = "no --recipe: the paper's 100 epochs; on a CPU take --recipe recipes/laptop.toml\n"
 
 
 @pytest.fixture
@@ -55,6 +56,12 @@ def test_hours_on_a_cpu_that_nobody_asked_for_are_told(untrained, tone_store: Fr
 @pytest.mark.parametrize("command", ["crossval", "inflation"])
 def test_the_linear_probe_has_no_epochs_to_tell_of(untrained, tone_store: FrameStore, command):
     assert serein(command, tone_store.folder, *SESSIONS, "--system", "linear").stderr == ""
+
+
+@pytest.mark.parametrize("systems", [("superb",), ("linear", "superb")])
+def test_heads_without_an_adapter_have_no_width_to_tell_of(capsys, systems):
+    choose_recipe(None, [CPU], systems)
+    assert capsys.readouterr().err == OF_A_HEAD
 
 
 @pytest.mark.parametrize("change", ["model.width=96", "adapt.epochs=6", "finetune.epochs=6"])

@@ -148,6 +148,23 @@ def test_the_timeline_is_written_in_every_format(model, call, tmp_path):
         assert serein(*command).stdout == text
 
 
+def test_the_timeline_tells_of_windows_that_could_not_be_judged(model, call, monkeypatch):
+    judge = EmotionRecognizer.probabilities_of
+    monkeypatch.setattr(EmotionRecognizer, "probabilities_of", lambda self, pieces: picky(judge(self, pieces), pieces))
+
+    def picky(rows, pieces):
+        if any(not piece.any() for piece in pieces):
+            raise AudioError("frames reach inf")
+        return rows
+
+    done = serein("timeline", model, call, "--window", 1, "--hop", 1)
+    assert done.stderr == "warning: 1 of 11 windows could not be judged, and count as silence (frames reach inf)\n"
+    assert len(done.stdout.splitlines()) == 12
+    monkeypatch.setattr(EmotionRecognizer, "probabilities_of", lambda self, pieces: picky(None, [np.zeros(1)]))
+    with pytest.raises(AudioError, match="frames reach inf"):
+        serein("timeline", model, call)
+
+
 def test_the_timeline_says_what_is_wrong(model, call, tmp_path):
     with pytest.raises(AudioError, match=r"absent\.wav: does not exist"):
         serein("timeline", model, tmp_path / "absent.wav")

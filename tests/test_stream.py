@@ -163,7 +163,7 @@ def test_after_an_error_neither_sound_nor_windows_are_lost():
     with pytest.raises(RuntimeError, match="out of memory"):
         running.feed(long)
     windows = running.feed(long[:0])
-    assert windows == expected[:57]
+    assert windows == expected[:15]  # the first of the groups of a minute's windows
     windows += running.finish()
     assert windows == expected
     assert running.timeline() == timeline
@@ -197,13 +197,56 @@ def test_a_window_that_the_model_cannot_take_is_silent_and_costs_the_others_noth
     assert timeline.quiet == whole.quiet
 
 
-def test_windows_are_judged_one_by_one_only_where_one_is_refused():
+def test_windows_are_judged_by_halves_only_where_one_is_refused():
     judge, groups = refusing(4_000)
     running = stream(judge=judge)
     running.feed(SOUND[:24_000])
-    assert groups == [5, 1, 1, 1, 1, 1]
+    assert groups == [5, 2, 1, 1, 3]
     running.feed(SOUND[24_000:36_000])
-    assert groups[6:] == [3]
+    assert groups[5:] == [3]
+
+
+def test_the_timeline_says_how_many_windows_were_refused():
+    judge, _ = refusing(4_000, 12_000)
+    running = stream(judge=judge)
+    running.feed(SOUND[:4_000])
+    assert running.timeline().warnings == ()
+    running.feed(SOUND[4_000:])
+    running.finish()
+    said = "2 of 14 windows could not be judged, and count as silence (too short at this speed)"
+    assert running.timeline().warnings == (said,)
+    assert stream(judge=judge).follow([SOUND]).warnings == (said,)
+
+
+def test_where_every_window_was_refused_the_end_is_an_error_and_not_silence():
+    def judge(pieces):
+        raise TooShort("too short at this speed")
+
+    running = stream(judge=judge)
+    assert [window.silent for window in running.feed(SOUND)] == [True] * 14
+    for _ in range(2):
+        with pytest.raises(TooShort, match=r"^too short at this speed$"):
+            running.finish()
+    with pytest.raises(TooShort):
+        stream(judge=judge).follow([SOUND])
+
+
+def test_a_group_that_fails_later_counts_no_refused_window_twice():
+    fine = iter([False, True])
+
+    def judge(pieces):
+        if any(piece[0] == SOUND[4_000] for piece in pieces):
+            raise TooShort("too short at this speed")
+        if len(pieces) == 3 and not next(fine):
+            raise RuntimeError("out of memory")
+        return judged(pieces)
+
+    running = stream(judge=judge)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        running.feed(SOUND[:24_000])
+    running.feed(SOUND[24_000:])
+    running.finish()
+    assert running.timeline().warnings[0].startswith("1 of 14 windows ")
 
 
 def test_a_finish_that_failed_can_be_called_again():
@@ -241,11 +284,26 @@ def test_however_much_is_fed_at_once_a_minute_is_judged_at_a_time(rate):
 
     long = np.tile(SOUND, 60)
     fed(long, [len(long)], window=4.0, hop=1.0, rate=rate, judge=watched)
-    assert max(groups) <= 60
+    assert max(groups) == 60 / 4
     assert sum(groups) == len(long) / rate - 3
     followed = stream(window=4.0, hop=1.0, rate=rate, judge=watched).follow([long[:100_000], long[100_000:]])
     assert followed == fed(long, [len(long)], window=4.0, hop=1.0, rate=rate)[1]
-    assert max(groups) <= 60
+    assert max(groups) == 60 / 4
+
+
+def test_windows_that_overlap_much_and_long_ones_are_judged_a_minute_at_a_time():
+    seconds = []
+
+    def watched(pieces):
+        seconds.append(sum(map(len, pieces)) / 16_000)
+        return judged(pieces)
+
+    long = np.tile(SOUND, 30)
+    stream(window=4.0, hop=0.1, judge=watched).follow([long])
+    assert (max(seconds), len(seconds)) == (60.0, 73)
+    seconds.clear()
+    stream(window=70.0, hop=10.0, judge=watched).follow([long])
+    assert seconds == [70.0] * 5 + [62.5]
 
 
 def test_a_recording_that_was_mended_may_overshoot():

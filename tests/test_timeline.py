@@ -145,6 +145,12 @@ def test_json_has_windows_and_segments():
     ]
 
 
+def test_json_has_the_warnings():
+    assert timeline([0.9]).as_dict()["warnings"] == []
+    made = Timeline(LABELS, 1.0, windows([0.9]), (False, False), 2.0, ("1 of 2 windows could not be judged",))
+    assert json.loads(made.to_json())["warnings"] == ["1 of 2 windows could not be judged"]
+
+
 def test_audacity_reads_three_columns_and_labels_cannot_break_them():
     made = Timeline(("very\tangry", "sad"), 1.0, windows([0.9, 0.1], length=1.0), (False, True), 2.0)
     assert made.to_audacity() == "0.000000\t1.000000\tvery angry\n1.000000\t2.000000\tsilence\n"

@@ -23,10 +23,12 @@ def choose_recipe(path: Path | None, changes: list[str] | None, systems: Collect
         return recipe.model.width, recipe.adapt.epochs, recipe.finetune.epochs
 
     recipe, paper = read_recipe(path, changes), Recipe()
-    trained = path is None and size(recipe) == size(paper) and set(systems) != {"linear"}
-    if trained and pick_device(recipe.speed.device).type == "cpu":
+    as_in_paper = path is None and size(recipe) == size(paper) and set(systems) != {"linear"}
+    if as_in_paper and pick_device(recipe.speed.device).type == "cpu":
+        adapted = any(system.partition(":")[0] == "adapter" for system in systems)
+        width = f" at width {paper.model.width}" if adapted else ""  # the other heads have none
         terminal.note(
-            f"no --recipe: the paper's {paper.finetune.epochs} epochs at width {paper.model.width}; "
+            f"no --recipe: the paper's {paper.finetune.epochs} epochs{width}; "
             "on a CPU take --recipe recipes/laptop.toml"
         )
     return recipe

@@ -32,7 +32,7 @@ def serve(
 
     try:
         from serein.serve.app import make_app
-        from serein.serve.server import make_server
+        from serein.serve.server import check_port, make_server
     except ModuleNotFoundError as error:
         raise UsageError(f"serving needs {error.name}: pip install 'serein[serve]'") from error
 
@@ -44,5 +44,6 @@ def serve(
         decoders=decoders,
         queue=queue,
     )
+    check_port(host, port)
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device, revision=revision)
     make_server(make_app(recognizer, limits, name=Path(model).resolve().name), host, port).run()

@@ -92,6 +92,7 @@ def timeline(
 
     Example: `serein timeline model/ call.flac --window 4 --hop 1 --format audacity -o call.txt`
     """
+    from serein import terminal
     from serein.frames.store import write_atomically
     from serein.recognizer import EmotionRecognizer
 
@@ -108,6 +109,8 @@ def timeline(
             text = found.to_audacity()
         case Format.rttm:
             text = found.to_rttm(recording.stem)
+    for sentence in found.warnings:
+        terminal.note(f"warning: {sentence}")
     if output is None:
         print(text, end="")
     else:

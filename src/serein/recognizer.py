@@ -174,7 +174,7 @@ class EmotionRecognizer:
 
         Raises:
             AudioError: a recording has less than one frame, or is far too loud for the encoder; says which of several,
-                counted from 0.
+                counted from 0, but for the second not where another ``judge`` is asked, which knows only windows.
         """
         return self.logits_of(recordings, judge=judge).softmax(1)
 

@@ -16,6 +16,7 @@ from serein.frames.windows import plan_windows
 from serein.timeline import Silent, Timeline, Window
 
 BLOCK_SECONDS = 60  # of sound that is taken in before the windows that it completes are judged
+GROUP_SECONDS = 60  # of windows that are judged at once: where they overlap much, a block has many times its own length
 Judge = Callable[[list[Float32[np.ndarray, " _"]]], list[list[float]]]
 """Probabilities, a row each, of recordings (mono, 16 kHz)."""
 
@@ -59,6 +60,8 @@ class EmotionStream:
         self._held = np.empty(0, dtype=np.float32)  # from the next window's start on
         self._windows: list[Window] = []
         self._quiet: list[bool] = []
+        self._refused = 0  # windows that the model could not take
+        self._refusal: AudioError | None = None  # what it said of the last of them
         self._told = 0  # windows that were answered
         self._finished = False
         self.latency = self._hop / SAMPLE_RATE + _held_back(rate)
@@ -88,6 +91,9 @@ class EmotionStream:
         """The windows that are left, of which the last is cut at the end; nothing can be fed after this.
 
         After an error of the model it can be called again.
+
+        Raises:
+            AudioError: the model could take not one window.
         """
         if self._resampler is not None:
             self._hold(self._resampler.resample_chunk(np.empty(0, dtype=np.float32), last=True))
@@ -95,10 +101,12 @@ class EmotionStream:
         if not self._finished:
             self._judge_held(ended=True)
             self._finished = True
+        if self._refusal and 0 < self._refused == len(self._windows):
+            raise self._refusal
         return self._answer()
 
     def follow(self, recording: Iterable[Float32[np.ndarray, " _"]]) -> Timeline:
-        """The timeline of a whole recording, given in blocks: mono, and mended already."""
+        """The timeline of a whole recording, given in blocks: mono, and mended already; raises as :meth:`finish`."""
         for block in recording:
             self._take(block)
         self.finish()
@@ -106,6 +114,10 @@ class EmotionStream:
 
     def timeline(self) -> Timeline:
         """All so far; after :meth:`finish`, all."""
+        warnings: tuple[str, ...] = ()
+        if self._refused:
+            judged = f"{self._refused} of {len(self._windows)} windows could not be judged"
+            warnings = (f"{judged}, and count as silence ({self._refusal})",)
         rest = (self._silent(self._held[cell : cell + self._hop]) for cell in range(0, len(self._held), self._hop))
         return Timeline(
             self._labels,
@@ -113,6 +125,7 @@ class EmotionStream:
             tuple(self._windows),
             (*self._quiet, *rest),
             self._arrived / SAMPLE_RATE,
+            warnings,
         )
 
     def _take(self, samples: Float32[np.ndarray, " _"]) -> None:
@@ -145,27 +158,32 @@ class EmotionStream:
             planned = [(first, last) for first, last in planned if last - first == self._window]
         elif self._windows and len(held) == self._window - self._hop:  # the last window reached the end
             planned = []
-        if not planned:
-            return
-        heard = [held[first:last] for first, last in planned]
         even = (1 / len(self._labels),) * len(self._labels)
-        self._windows += [
-            Window((start + first) / SAMPLE_RATE, (start + last) / SAMPLE_RATE,
-                   tuple(scores or even), scores is None or self._silent(piece))
-            for (first, last), scores, piece in zip(planned, self._scores(heard), heard, strict=True)
-        ]  # fmt: skip
-        # As a hop is no longer than a window, the cell that begins with a window has arrived with it.
-        self._quiet += [self._silent(held[first : first + self._hop]) for first, _ in planned]
-        self._held = held[len(planned) * self._hop :]
+        size = max(1, GROUP_SECONDS * SAMPLE_RATE // self._window)
+        for number in range(0, len(planned), size):
+            some = planned[number : number + size]
+            heard = [held[first:last] for first, last in some]
+            found = self._scores(heard)
+            self._windows += [
+                Window((start + first) / SAMPLE_RATE, (start + last) / SAMPLE_RATE,
+                       tuple(scores or even), scores is None or self._silent(piece))
+                for (first, last), scores, piece in zip(some, found, heard, strict=True)
+            ]  # fmt: skip
+            self._refused += found.count(None)
+            # As a hop is no longer than a window, the cell that begins with a window has arrived with it.
+            self._quiet += [self._silent(held[first : first + self._hop]) for first, _ in some]
+            self._held = held[(number + len(some)) * self._hop :]
 
     def _scores(self, heard: list[Float32[np.ndarray, " _"]]) -> list[list[float] | None]:
         """Probabilities of each window; None for one that the model cannot take, which costs the others nothing."""
         try:
             return [*self._judge(heard)]
-        except AudioError:
-            if len(heard) == 1:
-                return [None]
-            return [scores for window in heard for scores in self._scores([window])]
+        except AudioError as error:
+            if len(heard) > 1:
+                half = len(heard) // 2
+                return self._scores(heard[:half]) + self._scores(heard[half:])
+            self._refusal = type(error)(str(error))  # without the traceback, which would keep the sound
+            return [None]
 
 
 def _resampler(rate: int) -> soxr.ResampleStream:

@@ -91,6 +91,7 @@ class Timeline:
         windows: overlapping, in their order.
         quiet: whether nobody speaks in each cell, ``hop`` seconds of the recording; the last cell may be shorter.
         seconds: length of the recording.
+        warnings: what a reader of it should know, such as how many windows could not be judged.
 
     Example:
         >>> windows = (Window(0.0, 2.0, (0.9, 0.1), False), Window(1.0, 3.0, (0.2, 0.8), False))
@@ -105,6 +106,7 @@ class Timeline:
     windows: tuple[Window, ...]
     quiet: tuple[bool, ...]
     seconds: float
+    warnings: tuple[str, ...] = ()
 
     def segments(self) -> list[Segment]:
         """Cut the recording where the emotion changes.
@@ -143,7 +145,7 @@ class Timeline:
         return np.clip(means, 0.0, 1.0), last > first  # the difference of two long sums can miss either by a little
 
     def as_dict(self) -> dict[str, Any]:
-        """Labels, hop, seconds, windows and segments, ready for JSON."""
+        """Labels, hop, seconds, windows, segments and warnings, ready for JSON."""
         return {
             "labels": list(self.labels),
             "hop": self.hop,
@@ -161,6 +163,7 @@ class Timeline:
                 {"start": segment.start, "end": segment.end, "label": segment.label, "score": segment.score}
                 for segment in self.segments()
             ],
+            "warnings": list(self.warnings),
         }
 
     def to_json(self) -> str:

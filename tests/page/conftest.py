@@ -40,7 +40,8 @@ def address(recognizer: EmotionRecognizer) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = make_server(make_app(recognizer, Limits(body_bytes=1_000_000), name="tones"), "127.0.0.1", port)
+    limits = Limits(body_bytes=1_000_000, timeline_seconds=100.0)
+    server = make_server(make_app(recognizer, limits, name="tones"), "127.0.0.1", port)
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

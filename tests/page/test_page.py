@@ -184,6 +184,40 @@ def test_a_busy_server_is_said(page, faults, recording):
     faults.clear()
 
 
+def test_a_first_recording_that_is_too_much_work_is_taken_with_a_longer_step(page, faults, recording):
+    page.select_option("#hop", "0.25")
+    page.set_input_files("#file", recording)
+    page.wait_for_selector("#error:not(:empty)")
+    assert "Choose a longer step" in page.inner_text("#error")
+    assert page.input_value("#hop") == "0.25"
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.select_option("#hop", "1")
+    until_done(page, recording.name)
+    assert [url.partition("/v1/")[2] for url in asked if "/v1/" in url] == ["timeline?window=4&hop=1"]
+    assert len(faults) == 1  # the browser notes the refused request
+    faults.clear()
+
+
+def test_what_a_timeline_warns_of_is_noted(page, recording):
+    mended, refused = "the file was cut off", "1 of 5 windows could not be judged, and counts as silence (too loud)"
+    told = {"warnings": [mended, refused]}
+
+    def answer(route):
+        fetched = route.fetch()
+        timeline = fetched.json()
+        del timeline["warnings"]  # as of a server before this one
+        route.fulfill(response=fetched, json=timeline | told)
+
+    page.route("**/v1/timeline*", answer)
+    page.route("**/v1/predict", lambda route: route.fulfill(json=route.fetch().json() | {"warnings": [mended]}))
+    upload(page, recording)
+    assert page.inner_text("#notes") == f"the whole recording · {mended} · {refused}"
+    told.clear()
+    page.select_option("#hop", "2")
+    until(page, lambda: page.inner_text("#notes") == f"the whole recording · {mended}")
+
+
 def test_a_model_that_abstains_names_no_emotion(page, recording):
     def doubt(route):
         answer = route.fetch()
@@ -584,6 +618,41 @@ def test_a_microphone_that_is_unplugged_ends_the_recording(page):
     assert len(download(page, "CSV").read_text().splitlines()) >= 2
 
 
+def test_a_microphone_that_ends_before_the_server_is_ready_is_said(page):
+    page.evaluate(
+        """() => {
+            const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = async (wish) => (window.media = await ask(wish));
+        }"""
+    )
+    held = []
+    page.route_web_socket("**/v1/stream", lambda route: held.append(route))
+    page.get_by_role("button", name="Record", exact=True).click()
+    until(page, lambda: held)
+    page.evaluate("() => { media.getTracks()[0].stop(); media.getTracks()[0].dispatchEvent(new Event('ended')); }")
+    closed = []
+    held[0].on_close(lambda *_: closed.append(True))
+    held[0].send('{"type": "ready", "labels": ["angry", "happy", "neutral", "sad"]}')
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.inner_text("#error") == "The microphone was disconnected."
+    assert page.locator("#drop").is_enabled()
+    until(page, lambda: closed)
+
+
+def test_a_microphone_is_not_left_on_where_there_is_no_sound_system(page):
+    page.evaluate(
+        """() => {
+            const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = async (wish) => (window.media = await ask(wish));
+            window.AudioContext = function () { throw new Error("too many sound contexts"); };
+        }"""
+    )
+    page.get_by_role("button", name="Record", exact=True).click()
+    page.wait_for_selector("#error:not(:empty)")
+    assert page.inner_text("#error") == "Too many sound contexts."
+    assert page.evaluate("media.getTracks()[0].readyState") == "ended"
+
+
 def record_until_judged(page, to_server=lambda message: True, to_page=lambda message: True) -> list:
     """Record with someone between page and server, who passes on what the functions say; returns the page's end."""
     ends = []
@@ -618,6 +687,26 @@ def test_sound_that_was_never_judged_is_not_called_silence(page):
     assert "the server heard the first 0:01.5 only" in page.inner_text("#notes")
     page.locator("#track").press("End")
     assert page.get_attribute("#track", "aria-valuetext").endswith(": not heard by the server")
+
+
+def test_what_the_timeline_of_a_stream_warns_of_is_noted(page):
+    warning = "1 of 5 windows could not be judged, and counts as silence (too loud)"
+
+    def between(route):
+        server = route.connect_to_server()
+
+        def pass_on(message: str) -> None:
+            heard = json.loads(message)
+            route.send(json.dumps(heard | {"warnings": [warning]}) if heard["type"] == "timeline" else message)
+
+        server.on_message(pass_on)
+
+    page.route_web_socket("**/v1/stream", between)
+    page.select_option("#window", "1")
+    page.get_by_role("button", name="Record", exact=True).click()
+    until(page, lambda: sum(columns(page)) > 0)
+    page.get_by_role("button", name="Stop", exact=True).click()
+    until(page, lambda: page.inner_text("#notes") == f"the whole recording · {warning}")
 
 
 def test_finishing_can_be_cancelled_and_keeps_what_came(page):

@@ -9,6 +9,7 @@ import soundfile
 import torch
 from starlette.testclient import TestClient
 
+from serein.errors import AudioError
 from serein.recognizer import EmotionRecognizer, Recording
 from serein.serve.app import PAGE, make_app
 from serein.serve.limits import Limits
@@ -42,8 +43,22 @@ def test_what_the_encoder_cannot_take_is_no_fault_of_the_server(client, recogniz
     reply = client.post("/v1/predict", content=paths[0].read_bytes(), headers=OCTETS)
     assert (reply.status_code, reply.json()["error"]["code"]) == (422, "corrupt_audio")
     assert "float16" in reply.json()["error"]["message"]
-    windows = client.post("/v1/timeline", content=paths[0].read_bytes(), headers=OCTETS).json()["windows"]
-    assert {window["silent"] for window in windows} == {True}
+    again = client.post("/v1/timeline", content=paths[0].read_bytes(), headers=OCTETS)
+    assert (again.status_code, again.json()) == (422, reply.json())
+
+
+def test_windows_that_could_not_be_judged_are_counted_in_the_warnings(client, recognizer, sound, monkeypatch):
+    judge = recognizer.judge
+
+    def picky(windows):
+        if any(len(window) < 16_000 for window in windows):
+            raise AudioError("frames reach inf")
+        return judge(windows)
+
+    monkeypatch.setattr(recognizer, "judge", picky)
+    found = client.post("/v1/timeline?window=1&hop=1", content=sound(2.5, channels=2)).json()
+    assert [window["silent"] for window in found["windows"]] == [False, False, True]
+    assert found["warnings"][-1] == "1 of 3 windows could not be judged, and count as silence (frames reach inf)"
 
 
 @pytest.mark.parametrize(
@@ -116,7 +131,7 @@ def test_a_timeline_is_that_of_the_recognizer(client, recognizer, long_recording
     reply = client.post(f"/v1/timeline?window={window}&hop={hop}", content=long_recording)
     assert reply.status_code == 200
     found, expected = reply.json(), recognizer.timeline(long_recording, window, hop).as_dict()
-    assert found.pop("warnings") == []
+    assert found["warnings"] == []
     assert found.keys() == expected.keys()
     assert [(w["start"], w["end"], w["silent"]) for w in found["windows"]] == [
         (w["start"], w["end"], w["silent"]) for w in expected["windows"]
@@ -303,6 +318,13 @@ def test_a_long_recording_is_not_heard_too_often(recognizer, sound):
         assert reply.json()["error"]["message"] == "hop: for 6 s in windows of 2 s at least 0.6 s"
         for query, seconds in (("window=2&hop=0.6", 6.0), ("window=2&hop=0.5", 4.0)):
             assert client.post(f"/v1/timeline?{query}", content=sound(seconds)).status_code == 200
+
+
+def test_a_window_longer_than_the_recording_costs_no_more_than_the_recording(recognizer, sound):
+    with TestClient(make_app(recognizer, Limits(decoders=1, timeline_seconds=20.0))) as client:
+        assert client.post("/v1/timeline?window=30&hop=1", content=sound(4.0)).status_code == 200
+        reply = client.post("/v1/timeline?window=30&hop=1", content=sound(6.0))
+        assert reply.json()["error"]["message"] == "hop: for 6 s in windows of 6 s at least 1.8 s"
 
 
 @pytest.mark.parametrize("form", ["json", "csv", "audacity", "rttm"])

@@ -1,9 +1,11 @@
+import socket
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from serein.cli_serve import serving
-from serein.errors import UsageError
+from serein.errors import SereinError, UsageError
 from serein.recognizer import EmotionRecognizer
 from serein.serve import server
 from serein.serve.limits import Limits
@@ -12,10 +14,15 @@ from serein.serve.limits import Limits
 def test_options_become_limits(served_model, monkeypatch):
     served = []
     monkeypatch.setattr(server.Server, "run", lambda self: served.append((self.config, self._service)))
-    options = "--host 0.0.0.0 --port 81 --max-megabytes 2.5 --max-seconds 9 --decode-seconds 1 --decoders 3 --queue 7"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = (
+        f"--host 0.0.0.0 --port {port} --max-megabytes 2.5 --max-seconds 9 --decode-seconds 1 --decoders 3 --queue 7"
+    )
     assert CliRunner().invoke(serving, [str(served_model), *options.split()]).exit_code == 0
     ((config, service),) = served
-    assert (config.host, config.port) == ("0.0.0.0", 81)
+    assert (config.host, config.port) == ("0.0.0.0", port)
     assert service.limits == Limits(
         body_bytes=2_500_000, audio_seconds=9.0, timeline_seconds=90.0, decode_seconds=1.0, decoders=3, queue=7
     )
@@ -29,8 +36,19 @@ def test_a_model_on_the_hub_may_be_asked_for_by_its_revision(monkeypatch):
         raise UsageError("enough")
 
     monkeypatch.setattr(EmotionRecognizer, "from_pretrained", load)
-    CliRunner().invoke(serving, ["somebody/model", "--revision", "v2"])
+    CliRunner().invoke(serving, ["somebody/model", "--revision", "v2", "--port", "0"])
     assert asked == [("somebody/model", "v2")]
+
+
+def test_a_port_that_cannot_be_had_is_told_before_the_model_is_loaded(monkeypatch):
+    monkeypatch.setattr(EmotionRecognizer, "from_pretrained", lambda *_, **__: pytest.fail("it is loaded"))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        taken = CliRunner().invoke(serving, ["model", "--port", str(port)]).exception
+    assert (str(taken), taken.exit_code) == (f"port {port} is taken; give another with --port", 1)
+    elsewhere = CliRunner().invoke(serving, ["model", "--host", "192.0.2.1"]).exception
+    assert isinstance(elsewhere, SereinError)
+    assert str(elsewhere).startswith("cannot listen at 192.0.2.1, port 8000: ")
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,7 +49,11 @@ def replaced() -> list[None]:
 
 
 def children() -> set[int]:
-    return {int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()}
+    found: set[int] = set()
+    for task in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended meanwhile
+            found.update(map(int, (task / "children").read_text().split()))
+    return found
 
 
 def refused(child: Decoder, body: bytes) -> str:
@@ -268,6 +272,22 @@ def test_a_pool_of_which_a_process_fails_does_not_come_up(monkeypatch, child, sa
     assert children() == before
 
 
+def test_a_pool_whose_second_process_cannot_be_started_leaves_none(monkeypatch):
+    before, popen, started = children(), subprocess.Popen, []
+
+    def once(*command, **how):
+        if started:
+            raise BlockingIOError("no processes")
+        started.append(popen(*command, **how))
+        return started[0]
+
+    monkeypatch.setattr(subprocess, "Popen", once)
+    with pytest.raises(DecoderFailed, match="no processes"):
+        Decoders(Limits(decoders=2), lambda: None)
+    assert len(started) == 1
+    assert children() == before
+
+
 def test_a_process_that_cannot_be_replaced_now_can_be_later(sound, replaced, monkeypatch):
     before = children()
     with closing(Decoders(LIMITS, lambda: replaced.append(None))) as pool:
@@ -279,7 +299,8 @@ def test_a_process_that_cannot_be_replaced_now_can_be_later(sound, replaced, mon
         with monkeypatch.context() as patch:
             patch.setattr(subprocess, "Popen", lambda *_, **__: (_ for _ in ()).throw(BlockingIOError("no processes")))
             (error,) = asyncio.run(attempts(pool, b"RIFF"))
-            assert isinstance(error, BlockingIOError)
+            assert isinstance(error, DecoderFailed)
+            assert str(error) == "no process that decodes can be started: no processes"
         assert outcomes(pool, sound(), sound()) == ["heard", "heard"]
         assert len(replaced) == 1
     assert children() == before

@@ -162,6 +162,21 @@ def test_a_window_that_the_model_cannot_take_does_not_end_the_stream(client, rec
         assert len(socket.receive_json()["windows"]) == 2
 
 
+def test_a_stream_of_which_the_model_can_take_nothing_ends_with_the_reason(client, recognizer, samples, monkeypatch):
+    def refuse(windows):
+        raise AudioError("frames reach inf")
+
+    monkeypatch.setattr(recognizer, "judge", refuse)
+    with client.websocket_connect(PATH) as socket:
+        socket.send_text(settings(window=1.0, hop=1.0))
+        socket.send_bytes(samples[:20_000].tobytes())
+        socket.send_text('{"type": "finish"}')
+        (_, window, error), closing = until_the_end(socket)
+    assert window["silent"]
+    assert error == {"type": "error", "code": "bad_samples", "message": "frames reach inf"}
+    assert closing == 1003
+
+
 def test_the_server_counts_what_the_encoder_pads(client, recognizer, paths, monkeypatch):
     groups = []
     judge = recognizer.judge

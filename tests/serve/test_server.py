@@ -22,6 +22,9 @@ from websockets.sync.client import connect
 from websockets.uri import parse_uri
 
 from serein.serve import server as server_module
+from serein.serve.app import make_app
+from serein.serve.decoding import DecoderFailed
+from serein.serve.limits import Limits
 
 HEAD = "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{more}\r\n"
 
@@ -242,6 +245,47 @@ def test_nobody_works_for_a_stream_whose_client_left(serving, recognizer, monkey
             eventually(lambda: server._service.streams.taken == 0)
         assert httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
     assert sum(groups) < 91
+
+
+def test_nor_for_one_that_had_sent_ahead(serving, recognizer, monkeypatch):
+    with serving() as (server, port), held(recognizer, monkeypatch) as groups:
+        with connect(f"ws://127.0.0.1:{port}/v1/stream") as stream:
+            stream.send('{"rate": 4000, "window": 1.0, "hop": 0.1, "format": "s16"}')
+            stream.recv(timeout=30)
+            for _ in range(4):
+                stream.send(bytes(80_000))
+            eventually(lambda: groups)
+        eventually(lambda: server._service.streams.taken == 0)
+
+
+def test_a_busy_stream_at_the_end_of_a_server_leaves_no_traceback(serving, recognizer, monkeypatch, capsys):
+    monkeypatch.setattr(server_module, "STOP_SECONDS", 0)
+    with (
+        serving() as (server, port),
+        held(recognizer, monkeypatch) as groups,
+        connect(f"ws://127.0.0.1:{port}/v1/stream", close_timeout=0) as stream,
+    ):
+        stream.send('{"rate": 4000, "window": 1.0, "hop": 0.1, "format": "s16"}')
+        stream.recv(timeout=30)
+        for _ in range(6):  # more than are taken in ahead: nobody hears that the server hangs up
+            stream.send(bytes(80_000))
+        eventually(lambda: groups)
+        server.should_exit = True
+        eventually(lambda: server._service.streams.taken == 0)
+    said = capsys.readouterr().err
+    assert "Cancel 1 running task(s)" in said
+    assert "Traceback" not in said
+
+
+def test_a_server_that_does_not_come_up_raises_the_reason_and_logs_no_traceback(recognizer, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise BlockingIOError("no processes")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    server = server_module.make_server(make_app(recognizer, Limits()), "127.0.0.1", 0)
+    with pytest.raises(DecoderFailed, match="no processes"):
+        server.run()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux gives up a client that does not read")
@@ -516,7 +560,8 @@ def test_streams_that_end_early_leave_no_error_in_the_log(live, recognizer, monk
             line.send(np.zeros(16_000, dtype="<f4").tobytes())
             eventually(lambda: groups)
         assert line.ping().wait(30)  # both were taken
-        line.send(bytes(2_000_000))  # more than a message may have: uvicorn hangs up while windows are on their way
+        with suppress(ConnectionClosed):  # before the last byte has gone
+            line.send(bytes(2_000_000))  # more than a message may have: uvicorn hangs up while windows are on their way
         with pytest.raises(ConnectionClosed) as closed:
             [line.recv(timeout=30) for _ in range(100)]
         assert closed.value.rcvd.code == 1009

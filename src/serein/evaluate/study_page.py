@@ -29,6 +29,11 @@ READING = (
     "for the number of differences, and it decides: below 0.05 one variant is called better, else the two cannot be "
     "told apart."
 )
+COST_READING = (
+    "Seconds: wall time, summed over stages, folds and seeds; scores.json has it by stage. Parameters: what is trained "
+    "with labels. MiB: the most memory of the process so far, so that on a processor a variant also shows what an "
+    "earlier one of the same call needed."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,20 +142,21 @@ def write_study(folder: str | Path) -> StudyPaths:
     return paths
 
 
+def table(study: Study) -> Table:
+    """A row a variant: what it scored, and what it cost."""
+    rows = [[*scores, *_cost_cells(row.run)] for scores, row in zip(score_rows(study), study.rows, strict=True)]
+    return Table([*SCORE_HEADER, *COST_HEADER], rows, text_columns=TEXT_COLUMNS)
+
+
 def _blocks(study: Study, curves: Curves | None) -> list[Block]:
-    table = [[*scores, *_cost_cells(row.run)] for scores, row in zip(score_rows(study), study.rows, strict=True)]
     return [
         Title(study.title),
         opening(study),
         *banners(study),
         picture(study),
-        Table([*SCORE_HEADER, *COST_HEADER], table, text_columns=TEXT_COLUMNS),
+        table(study),
         Paragraph(READING),
-        Paragraph(
-            "Seconds: wall time, summed over stages, folds and seeds; scores.json has it by stage. Parameters: what is "
-            "trained with labels. MiB: the most memory of the process so far, so that on a processor a variant also "
-            "shows what an earlier one of the same call needed."
-        ),
+        Paragraph(COST_READING),
         *map(Paragraph, DEFINITIONS),
         *([Section("Fewer labels"), *curve_blocks(curves, curve_picture(curves))] if curves else []),
         Section("Runs"),

@@ -133,10 +133,11 @@ def _add_speech(app: FastAPI, service: Service, name: str) -> None:
 
 
 def _check_work(seconds: float, query: TimelineQuery, limits: Limits) -> None:
-    least = seconds * query.window / limits.timeline_seconds
+    window = min(query.window, seconds)
+    least = seconds * window / limits.timeline_seconds
     if query.hop < least:
         wanted = f"{math.ceil(100 * least) / 100:g} s"
-        raise Refusal("bad_query", f"hop: for {seconds:.0f} s in windows of {query.window:g} s at least {wanted}")
+        raise Refusal("bad_query", f"hop: for {seconds:.0f} s in windows of {window:g} s at least {wanted}")
 
 
 def _written(found: Timeline, form: str, warnings: Sequence[str]) -> str:
@@ -147,7 +148,7 @@ def _written(found: Timeline, form: str, warnings: Sequence[str]) -> str:
             return found.to_audacity()
         case "rttm":
             return found.to_rttm("recording")
-    return compact(found.as_dict() | {"warnings": warnings})
+    return compact(found.as_dict() | {"warnings": [*warnings, *found.warnings]})
 
 
 def _add_facts(app: FastAPI, service: Service, name: str) -> None:

@@ -50,7 +50,7 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """Callers of whose windows no batch has taken all yet."""
+        """Callers who have windows that no batch has taken; who has left counts until the next batch is chosen."""
         return sum(bool(job.left) for job in self._jobs)
 
     def submit(self, windows: Windows) -> Future[Rows]:
@@ -71,9 +71,11 @@ class Batcher:
         self._thread.join()
 
     def _run(self) -> None:
-        batch: list[tuple[_Job, np.ndarray]] = []
-        while batch := self._take({job for job, _ in batch}):
+        served: set[_Job] = set()
+        while batch := self._take(served):
             self._answer(batch)
+            served = {job for job, _ in batch}
+            del batch  # nobody's sound is kept while there is nothing to do
         while self._jobs:
             self._fail(self._jobs.pop(), RuntimeError("the batcher is closed"))
 
@@ -105,11 +107,12 @@ class Batcher:
             rows = list(zip(batch, self._judge(windows), strict=True))
             self._watch(len(windows), sum(map(len, windows)) / SAMPLE_RATE)
         except Exception as error:  # whatever it is: who waits must hear of it, and the thread must live on
-            if len(batch) == 1:
-                self._fail(batch[0][0], error)
-            else:  # one of them cannot be judged; the others can
-                for single in batch:
-                    self._answer([single])
+            jobs = [*dict.fromkeys(job for job, _ in batch)]
+            if len(jobs) == 1:
+                self._fail(jobs[0], error)
+            else:  # somebody's windows cannot be judged; the others' can
+                for one in jobs:
+                    self._answer([(job, window) for job, window in batch if job is one])
             return
         for (job, _), row in rows:
             job.rows.append(row)

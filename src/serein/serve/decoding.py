@@ -41,11 +41,15 @@ CODES = {
 
 
 class DecoderFailed(SereinError):
-    """A process that decodes did not start."""
+    """A process that decodes did not start, or cannot decode."""
 
 
 class Decoder:
-    """One child process; for one thread at a time."""
+    """One child process; for one thread at a time.
+
+    Raises:
+        DecoderFailed: the system starts no process.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -54,13 +58,16 @@ class Decoder:
         # The file and a mended copy, the samples in pieces, in one, and once more where the first reading was mended.
         memory = BASE_MEMORY + 4 * limits.body_bytes + int(4 * limits.audio_seconds * SAMPLE_RATE * 4)
         settings = map(str, (limits.audio_seconds, limits.decode_seconds + 1, memory))
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "serein.serve.decoder", *settings],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={name: os.environ[name] for name in INHERITED if name in os.environ} | ONE_THREAD,
-            start_new_session=True,  # Ctrl-C is for the server
-        )
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "serein.serve.decoder", *settings],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env={name: os.environ[name] for name in INHERITED if name in os.environ} | ONE_THREAD,
+                start_new_session=True,  # Ctrl-C is for the server
+            )
+        except OSError as error:
+            raise DecoderFailed(f"no process that decodes can be started: {error}") from error
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
@@ -172,8 +179,12 @@ class Decoders:
         self._replaced = replaced
         self._threads = ThreadPoolExecutor(limits.decoders, thread_name_prefix="decode")
         self._idle: SimpleQueue[Decoder] = SimpleQueue()
-        for _ in range(limits.decoders):
-            self._idle.put(Decoder(limits))
+        try:
+            for _ in range(limits.decoders):
+                self._idle.put(Decoder(limits))
+        except DecoderFailed:
+            self.close()
+            raise
 
     async def warm_up(self) -> None:
         """Hear that every process decodes.

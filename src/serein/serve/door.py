@@ -33,7 +33,9 @@ class Door:
         metrics: where requests are counted.
         routes: paths that are counted by their names; anything else is ``other``, whatever strangers think up.
         patience: how many bytes of a body that was answered before it came are read on, so that its sender comes to
-            see the answer; where more are to come, or nobody knows how many, the connection is closed.
+            see the answer; where more are to come, or nobody knows how many, the connection is closed. It is also
+            closed where the rest has not come, and another request after it, 10 seconds after the answer
+            (:data:`serein.serve.server.HEADER_SECONDS`).
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, routes: frozenset[str], patience: int) -> None:

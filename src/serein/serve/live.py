@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
+from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from serein.errors import AudioError
@@ -18,6 +19,8 @@ from serein.serve.service import Service
 from serein.timeline import Window
 
 T = TypeVar("T")
+
+AHEAD = 3  # messages that are taken in while one is worked on
 
 CLOSINGS = {
     "bad_settings": 1003,
@@ -39,11 +42,18 @@ class _HangUp(Exception):  # how a conversation ends, not a fault of ours
 
 
 class _Line:
-    """Listens one message ahead, so that work ends when the client leaves."""
+    """Listens a few messages ahead, so that work ends when the client leaves, even one that has sent a little more."""
 
     def __init__(self, websocket: WebSocket, service: Service) -> None:
         self._websocket, self._service = websocket, service
-        self._news = asyncio.ensure_future(websocket.receive())
+        self._heard: asyncio.Queue[Message] = asyncio.Queue(AHEAD)
+        self._listening = asyncio.ensure_future(self._listen())
+
+    async def _listen(self) -> Message:
+        """Take messages in until the last of all, that the client has left."""
+        while (event := await self._websocket.receive())["type"] != "websocket.disconnect":
+            await self._heard.put(event)
+        return event
 
     async def hear(self) -> str | bytes:
         limits = self._service.limits
@@ -51,10 +61,7 @@ class _Line:
         try:
             async with asyncio.timeout(limits.idle_seconds):
                 while message == b"":  # which is as good as silence
-                    event = await self._news
-                    if event["type"] == "websocket.disconnect":
-                        raise ClientDisconnect
-                    self._news = asyncio.ensure_future(self._websocket.receive())
+                    event = await unless_left(self._listening, self._heard.get())
                     message = event["text"] if event.get("text") is not None else event["bytes"]
         except TimeoutError as error:
             raise _HangUp("idle", f"nothing was sent for {limits.idle_seconds:g} s") from error
@@ -63,10 +70,10 @@ class _Line:
         return message
 
     async def aside(self, function: Callable[[], T]) -> T:
-        return await unless_left(self._news, self._service.aside(function))
+        return await unless_left(self._listening, self._service.aside(function))
 
     def close(self) -> None:
-        self._news.cancel()
+        self._listening.cancel()
 
 
 async def converse(websocket: WebSocket, service: Service) -> None:
@@ -81,6 +88,8 @@ async def converse(websocket: WebSocket, service: Service) -> None:
             await websocket.send_json({"type": "error", "code": end.code, "message": str(end)})
             await websocket.close(CLOSINGS[end.code])
     except (ClientDisconnect, WebSocketDisconnect):  # it left, at whatever point
+        pass
+    except asyncio.CancelledError:  # the server stops: it has closed the connection with 1012, and waits no longer
         pass
 
 

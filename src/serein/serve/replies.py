@@ -135,7 +135,9 @@ class TimelineReply(BaseModel):
     seconds: Seconds
     windows: list[WindowReply]
     segments: list[SegmentReply]
-    warnings: list[str] = Field(description="What was wrong with the file and could be mended.")
+    warnings: list[str] = Field(
+        description="What was wrong with the file and could be mended; how many windows could not be judged."
+    )
 
 
 class ModelReply(BaseModel):

@@ -1,6 +1,7 @@
 """uvicorn, with patience for those who wait and none for those who make others wait."""
 
 import asyncio
+import errno
 import logging
 import math
 import socket
@@ -14,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from serein.errors import SereinError
 from serein.serve.service import Service
 
 HEADER_SECONDS = 10.0  # from the connection, or the last answer, to the end of a request's header
@@ -67,7 +69,7 @@ class _Stream(WebSocketsSansIOProtocol):
 class Server(uvicorn.Server):
     """Drains: after SIGTERM or Ctrl-C it still listens, says that it is stopping, and stops when its work is done.
 
-    A second signal, or a minute, ends the work that is not.
+    A second signal ends the work that is not; so does a minute, within ``STOP_SECONDS``.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
@@ -84,14 +86,40 @@ class Server(uvicorn.Server):
             self._service.drain()
             self._deadline = time.monotonic() + DRAIN_SECONDS
 
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        # Not as uvicorn's lifespan, which prints a traceback, and hides the error, where the service does not start.
+        async with self._service.running():
+            await super()._serve(sockets)
+            await asyncio.sleep(0)  # who was cut short is told so before the judge's last batch is waited for
+
     async def on_tick(self, counter: int) -> bool:
         """Whether to stop; asked ten times a second."""
         idle = self._service.draining and not self._service.requests.taken
         return await super().on_tick(counter) or idle or time.monotonic() > self._deadline
 
 
+def check_port(host: str, port: int) -> None:
+    """See that a server can listen here, before a model is loaded for it.
+
+    Raises:
+        SereinError: it cannot.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as line:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
+            line.bind(address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SereinError(f"port {port} is taken; give another with --port") from error
+        raise SereinError(f"cannot listen at {host}, port {port}: {error.strerror}") from error
+
+
 def make_server(app: FastAPI, host: str, port: int) -> Server:
-    """A server for an application of :func:`serein.serve.app.make_app`; ``run()`` blocks until it is stopped."""
+    """A server for an application of :func:`serein.serve.app.make_app`; ``run()`` blocks until it is stopped.
+
+    ``run()`` raises :class:`serein.serve.decoding.DecoderFailed` where decoding does not start.
+    """
     service: Service = app.state.service
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it would quote from bodies
     config = uvicorn.Config(
@@ -106,5 +134,6 @@ def make_server(app: FastAPI, host: str, port: int) -> Server:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=STOP_SECONDS,
+        lifespan="off",
     )
     return Server(config, service)

@@ -68,14 +68,15 @@ async function analyse(recording) {
     if (recording.sound instanceof File) recording.sound = await inMemory(recording.sound);
     const { sound } = recording;
     const drawing = recording.envelope === undefined ? decodeEnvelope(sound) : recording.envelope;
-    const answer = recording.answer ?? (await predict(sound, signal)); // a file that is refused is not sent twice
+    recording.answer ??= await predict(sound, signal); // a file that is refused is not sent twice
     const timeline = await fetchTimeline(sound, chosen, signal);
     const envelope = await unless(signal, Promise.resolve(drawing));
-    show({ ...recording, live: false, settings: chosen, envelope, answer, timeline });
+    show({ ...recording, live: false, settings: chosen, envelope, timeline });
   } catch (error) {
     if (signal !== work.signal) return; // something else has begun
     revert();
     if (signal.aborted) return say("Cancelled.");
+    wanted ??= recording; // other settings may be less work
     fail(error, `${name} was not analysed. `);
     if (!(error instanceof ServerError)) throw error;
   }

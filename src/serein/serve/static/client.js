@@ -18,6 +18,7 @@ const WORDS = {
   corrupt_audio: "This recording is damaged or incomplete. Copy it again, or export it again from its source.",
   too_short: "This recording is too short: there must be 25 ms of sound at the least.",
   non_finite_audio: "This recording holds samples that are not numbers. Export it again from its source.",
+  bad_query: "This is too long for windows that begin so often. Choose a longer step, or shorter windows.",
 };
 
 /** @param {{code: string, message: string}} refusal the server's @returns {ServerError} in words for the page */

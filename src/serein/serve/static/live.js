@@ -31,7 +31,9 @@ export async function startLive(settings, onChange, onEnd, signal) {
   let stream;
   try {
     stream = await openStream({ rate: microphone.rate, ...settings }, onWindow, () => onEnd(), signal);
+    microphone.check(); // it may have ended while nobody heeded onEnd
   } catch (error) {
+    stream?.close();
     await microphone.close();
     throw error;
   }

@@ -2,23 +2,27 @@
 
 import { SILENT_SERVER, ServerError } from "./client.js";
 
+const GONE = "The microphone was disconnected.";
+
 /**
  * @param {(reason: Error) => void} onEnd it was unplugged, or taken away
  * @param {AbortSignal} signal nobody waits any more: if the user allows it later, it is closed at once
  * @returns {Promise<{rate: number, listen: (onSamples: (samples: Float32Array) => void) => void,
- *                    close: () => Promise<void>}>}
- *   rate: samples a second; nothing is lost between opening and listening
+ *                    check: () => void, close: () => Promise<void>}>}
+ *   rate: samples a second; nothing is lost between opening and listening; check: throws if it has ended
  * @throws {Error} with a message for the user, when there is no microphone or it may not be used
  */
 export async function openMicrophone(onEnd, signal) {
   const media = await askForMicrophone();
-  const context = new AudioContext();
+  const [track] = media.getAudioTracks();
+  let context;
   const close = async () => {
-    media.getTracks().forEach((track) => track.stop());
-    await context.close();
+    track.stop();
+    await context?.close();
   };
   try {
     signal.throwIfAborted();
+    context = new AudioContext();
     await context.audioWorklet.addModule(new URL("pcm.js", import.meta.url)).catch(() => {
       throw new ServerError(SILENT_SERVER); // the browser's words are about scripts
     });
@@ -26,9 +30,12 @@ export async function openMicrophone(onEnd, signal) {
     const tap = new AudioWorkletNode(context, "pcm", { channelCount: 1, channelCountMode: "explicit" });
     context.createMediaStreamSource(media).connect(tap);
     tap.connect(context.destination); // its output is silence, but a node that leads nowhere is not run
-    media.getAudioTracks()[0].addEventListener("ended", () => onEnd(new Error("The microphone was disconnected.")));
+    track.addEventListener("ended", () => onEnd(new Error(GONE)));
+    const check = () => {
+      if (track.readyState === "ended") throw new Error(GONE);
+    };
     const listen = (onSamples) => (tap.port.onmessage = ({ data }) => onSamples(data)); // until then the port queues
-    return { rate: context.sampleRate, listen, close };
+    return { rate: context.sampleRate, listen, check, close };
   } catch (error) {
     await close();
     throw error;

@@ -98,7 +98,8 @@ function showWhole({ answer, timeline }) {
   if (!scores) notes.push("too quiet for speech");
   if (unsure) notes.push("no score is high enough to name one emotion");
   if (heardOf(timeline) < seconds - UNHEARD) notes.push(`the server heard the first ${clock(heardOf(timeline))} only`);
-  parts.notes.textContent = [...notes, ...(answer?.warnings ?? [])].join(" · ");
+  const warnings = new Set([...(answer?.warnings ?? []), ...(timeline.warnings ?? [])]); // of the file: in both
+  parts.notes.textContent = [...notes, ...warnings].join(" · ");
 
   if (!scores) return showAnswer(SILENCE, labels);
   return unsure ? showAnswer("not sure", labels) : showBest(scores, labels);

@@ -35,10 +35,12 @@ export async function openStream(settings, onWindow, onFailure, signal) {
     else if (message.type === "error") refuse(refused(message));
   });
 
-  const close = () => socket.close();
+  const close = () => {
+    refuse(new ServerError(farewell)); // the close event may come when another recording has begun
+    socket.close();
+  };
   signal.addEventListener("abort", close);
-  const { labels } = await Promise.race([ready, whole]);
-  signal.removeEventListener("abort", close);
+  const { labels } = await Promise.race([ready, whole]).finally(() => signal.removeEventListener("abort", close));
   const send = (data) => socket.readyState === WebSocket.OPEN && socket.send(data);
   return {
     labels,

@@ -3,7 +3,8 @@
 /**
  * @typedef {{start: number, end: number, silent: boolean, scores: Record<string, number>}} Window  seconds
  * @typedef {{start: number, end: number, label: string, score: number}} Segment  seconds; label "silence" in pauses
- * @typedef {{labels: string[], hop: number, seconds: number, windows: Window[], segments: Segment[]}} Timeline
+ * @typedef {{labels: string[], hop: number, seconds: number, windows: Window[], segments: Segment[],
+ *            warnings?: string[]}} Timeline  warnings: none while it grows
  * @typedef {{start: number, end: number, scores: number[] | null}} Cell
  *   a piece as long as the hop: the mean of the windows that cover it, in the order of the labels; null: silence
  */
