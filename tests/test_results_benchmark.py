@@ -8,7 +8,7 @@ import pytest
 from serein.errors import UsageError
 from serein.evaluate.runs import load_run
 from serein.evaluate.study import load_study, save_study
-from serein.evaluate.study_page import score_rows
+from serein.evaluate.study_page import table
 
 HERE = Path(__file__).resolve().parent
 
@@ -74,7 +74,7 @@ def test_scores_are_the_studys_and_the_facts_stand_above(tmp_path, mine):
     study = load_study(mine)
     page = page_of(tmp_path, mine)
     lines = [unescape(line.replace("\\", "")) for line in page.splitlines()]
-    for row in score_rows(study):
+    for row in table(study).rows:
         assert f"| {' | '.join(row)} |" in lines
     facts = f"Corpus toy, protocol emobox ({study.rows[0].run.protocol.hash}): 72 test utterances of 6 talkers; "
     assert facts + "training seeds 0, 1." in page
