@@ -16,7 +16,7 @@ check: $(VENV)/dev
 	$(BIN)/mypy
 
 suite: $(VENV)/dev
-	$(BIN)/pytest --cov --cov-report=term
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile --cov --cov-report=term
 
 # The page's tests drive Chromium, and are skipped where there is none.
 browser:
