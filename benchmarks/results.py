@@ -32,7 +32,8 @@ NOTES = {
     "emodb-2s": "emodb-2s is not EmoDB as it was released: in this copy every recording is cut or padded to 2 seconds.",
     "urdu": (
         "26 of the 29 talkers speak one emotion only: folds of whole talkers leave almost nothing to learn from a "
-        "talker about two emotions, and the intervals are wide; where folds share talkers, a voice gives its emotion away."
+        "talker about two emotions, and the intervals are wide; where folds share talkers, a voice gives its "
+        "emotion away."
     ),
 }
 EMOBOX = Table(
