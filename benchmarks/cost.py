@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measure import run
 from transformers import HubertConfig, HubertModel
 
 from serein.corpus.corpus import Corpus
@@ -257,8 +258,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(main)

@@ -14,7 +14,6 @@ import argparse
 import cProfile
 import functools
 import pstats
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -33,7 +32,6 @@ from synthetic import make_corpus, make_store
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Protocol
 from serein.corpus.splits import make_protocol
-from serein.errors import SereinError
 from serein.frames.batches import FrameArray
 from serein.frames.store import FrameStore
 from serein.nn.classifier import EmotionClassifier
@@ -175,8 +173,4 @@ def _measured(
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

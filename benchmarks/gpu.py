@@ -18,7 +18,6 @@ import csv
 import json
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +35,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from serein.corpus.corpus import Corpus
 from serein.corpus.splits import make_protocol
-from serein.errors import SereinError
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
@@ -203,8 +201,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

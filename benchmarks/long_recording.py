@@ -25,7 +25,6 @@ import numpy as np
 import soundfile
 
 from serein.corpus.corpus import Corpus
-from serein.errors import SereinError
 from serein.frames.audio import SAMPLE_RATE, load_audio
 
 GOAL = 1.2
@@ -118,8 +117,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

@@ -14,6 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from serein.errors import SereinError
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -24,6 +26,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     options.add_argument("--threads", type=int, default=2, help="of torch (default: 2)")
     options.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="where the JSON file goes")
     return options
+
+
+def run(main: Callable[[Sequence[str]], None]) -> None:
+    """Call a script's main function with its arguments; an error of serein is a line and its exit code."""
+    try:
+        main(sys.argv[1:])
+    except SereinError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 def alternate(sides: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

@@ -11,7 +11,6 @@ the adapter and its head, sorting the scores. For Whisper serein leaves out the 
 """
 
 import argparse
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -24,7 +23,6 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
-from serein.errors import SereinError
 from serein.frames.encoder import load_encoder
 from serein.model import EncoderDescription, ModelConfig, build_adapter, build_classifier
 from serein.recipe import Model
@@ -173,8 +171,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

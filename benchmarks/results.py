@@ -10,7 +10,6 @@ No path of the machine gets into the page: where one would, nothing is written.
 import argparse
 import re
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,9 @@ from itertools import pairwise
 from math import isnan
 from pathlib import Path
 
-from serein.errors import SereinError, UsageError
+import measure
+
+from serein.errors import UsageError
 from serein.evaluate.comparison import THRESHOLD, in_thousandths
 from serein.evaluate.document import Block, Code, Paragraph, Picture, Section, Table, markdown
 from serein.evaluate.runs import Run
@@ -224,8 +225,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

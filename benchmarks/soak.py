@@ -26,8 +26,6 @@ import torch
 from bad_requests import PREDICT, Kind, kinds, sound
 from server_process import ServerProcess, eventually, exchange, started
 
-from serein.errors import SereinError
-
 CLIENTS = 8
 KINDS_GOAL, GROWTH_GOAL = 40, 50.0
 MB = 1e6
@@ -152,8 +150,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

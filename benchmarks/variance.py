@@ -8,16 +8,15 @@ adapter training without labels does, is asked for the first kind.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import measure
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from serein.corpus.corpus import Utterance
-from serein.errors import SereinError
 from serein.frames.store import FrameStore
 
 PROPERTIES = ("emotion", "talker", "text")
@@ -66,8 +65,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except SereinError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    measure.run(main)

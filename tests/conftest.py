@@ -1,8 +1,11 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+import transformers
 
 from serein.corpus.corpus import Corpus, Utterance
 from serein.frames.encoder import load_encoder
@@ -13,6 +16,16 @@ from serein.recipe import Recipe
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PITCH = {"angry": 320.0, "happy": 260.0, "neutral": 180.0, "sad": 140.0}  # Hz
 WOBBLE = {"angry": 9.0, "happy": 5.0, "neutral": 0.0, "sad": 2.0}  # tremolo, Hz
+
+
+@pytest.fixture(scope="module")
+def settings_kept() -> Iterator[None]:
+    """For tests of scripts that set torch's threads and what transformers tells."""
+    threads, verbosity = torch.get_num_threads(), transformers.logging.get_verbosity()
+    yield
+    torch.set_num_threads(threads)
+    transformers.logging.set_verbosity(verbosity)
+    transformers.logging.enable_progress_bar()
 
 
 @pytest.fixture(scope="session")

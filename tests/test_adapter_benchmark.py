@@ -1,32 +1,20 @@
-import importlib
 import json
 import sys
-from pathlib import Path
 
+import adapter_step
 import pytest
 import torch
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+pytestmark = pytest.mark.usefixtures("settings_kept")
 TINY = {"width": 12, "blocks": 2, "heads": 2}
 
 
-@pytest.fixture(scope="module")
-def benchmark():
-    threads, before = torch.get_num_threads(), set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield importlib.import_module("adapter_step")
-    for name in {path.stem for path in FOLDER.glob("*.py")} & (set(sys.modules) - before):
-        del sys.modules[name]
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
-def tiny(benchmark, monkeypatch):
-    monkeypatch.setattr(benchmark, "PAPER", TINY)
-    monkeypatch.setattr(benchmark, "SMALL", TINY)
-    monkeypatch.setattr(benchmark, "INPUT", 16)
-    return benchmark
+def tiny(monkeypatch):
+    monkeypatch.setattr(adapter_step, "PAPER", TINY)
+    monkeypatch.setattr(adapter_step, "SMALL", TINY)
+    monkeypatch.setattr(adapter_step, "INPUT", 16)
+    return adapter_step
 
 
 def test_both_sides_train_the_same_network_on_the_same_frames(tiny):
@@ -59,8 +47,8 @@ def test_the_command_writes_all_facts(tiny, tmp_path, monkeypatch, capsys):
     assert "torch.nn.Linear" in capsys.readouterr().out
 
 
-def test_lengths_come_from_a_table_or_from_the_quantiles(benchmark, tmp_path):
+def test_lengths_come_from_a_table_or_from_the_quantiles(tmp_path):
     table = tmp_path / "table.csv"
     table.write_text("utterance,seconds\na,2.0\nb,0.01\n")
-    assert benchmark.table_lengths(table).tolist() == [100, 1]
-    assert len(benchmark.table_lengths(None)) == 5531
+    assert adapter_step.table_lengths(table).tolist() == [100, 1]
+    assert len(adapter_step.table_lengths(None)) == 5531

@@ -1,9 +1,9 @@
-import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import cost
 import pytest
 import torch
 import transformers
@@ -14,16 +14,6 @@ from serein.errors import CorpusError
 pytest.importorskip("peft", reason="peft is not installed: pip install 'serein[peft]'")
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "cost.py"
 COLUMNS = ["", "seconds an epoch", "peak memory, MiB", "trainable parameters", "shipped MB, float32", "float16"]
-
-
-@pytest.fixture(scope="module")
-def cost():
-    spec = importlib.util.spec_from_file_location("cost", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["cost"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["cost"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +28,7 @@ def arguments(tones, tmp_path_factory) -> list[str]:
     return [str(table), "--encoder", str(folder), *(word for option in sizes.items() for word in option)]
 
 
-def test_every_row_has_every_column(cost, arguments, tmp_path):
+def test_every_row_has_every_column(arguments, tmp_path):
     args = cost.parse([*arguments, "--store", str(tmp_path / "frames")])
     threads = torch.get_num_threads()
     try:
@@ -65,7 +55,7 @@ def test_a_row_has_a_process_of_its_own(arguments, tmp_path):
     assert json.loads(done.stdout).keys() == {"seconds", "peak_memory", "trainable", "shipped"}
 
 
-def test_steps_after_the_first_set_the_pace_and_the_rest_of_the_corpus_counts(cost):
+def test_steps_after_the_first_set_the_pace_and_the_rest_of_the_corpus_counts():
     clock = cost.Clock()
     clock.stamps = [100.0, 102.0, 106.0]  # the first step ended at 100; two more took 6 s together
     assert clock.seconds() == 9.0
@@ -75,7 +65,7 @@ def test_steps_after_the_first_set_the_pace_and_the_rest_of_the_corpus_counts(co
     assert scale == 10 / sum(utterance.seconds for utterance in drawn)
 
 
-def test_frames_that_the_sample_lacks_are_added_to_the_peak(cost, monkeypatch):
+def test_frames_that_the_sample_lacks_are_added_to_the_peak(monkeypatch):
     monkeypatch.setattr(cost, "peak_memory_bytes", lambda device: 1000)
     clock = cost.Clock()
     clock.stamps = [0.0, 1.0]
@@ -83,7 +73,7 @@ def test_frames_that_the_sample_lacks_are_added_to_the_peak(cost, monkeypatch):
     assert (row.seconds, row.peak_memory, row.trainable, row.shipped) == (6.0, 1100, 3, 3)
 
 
-def test_corpora_that_cannot_be_measured(cost, arguments):
+def test_corpora_that_cannot_be_measured(arguments):
     unknown = Corpus("c", (Utterance("a", Path("a.wav"), "F", "sad"),))
     with pytest.raises(CorpusError, match="lengths are missing"):
         cost.sample(unknown, 1)
@@ -91,7 +81,7 @@ def test_corpora_that_cannot_be_measured(cost, arguments):
         cost.measure("LoRA", cost.parse([*arguments, "--batch-size", "500", "--threads", str(torch.get_num_threads())]))
 
 
-def test_hubert_large_is_counted_as_by_hand(cost):
+def test_hubert_large_is_counted_as_by_hand():
     convolutions = (
         512 * 10 + 4 * 512 * 512 * 3 + 2 * 512 * 512 * 2 + 7 * 3 * 512
     )  # bias, and gain and shift of the norms

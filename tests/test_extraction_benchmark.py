@@ -1,12 +1,10 @@
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
+import extraction
 import pytest
 import transformers
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+pytestmark = pytest.mark.usefixtures("settings_kept")
 WIDTHS = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 CONVOLUTIONS = {"conv_dim": (16,) * 7, "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4}
 STABLE = {"do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
@@ -17,17 +15,7 @@ TINY_WHISPER = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def extraction():
-    sys.path.insert(0, str(FOLDER))
-    spec = importlib.util.spec_from_file_location("extraction", FOLDER / "extraction.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(FOLDER))
-
-
-def test_all_sides_run_on_tiny_encoders_and_agree(extraction, tmp_path, monkeypatch, capsys):
+def test_all_sides_run_on_tiny_encoders_and_agree(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(extraction, "HUBERT_LARGE", {**WIDTHS, **CONVOLUTIONS, **STABLE})
     monkeypatch.setattr(extraction, "WHISPER_BASE", TINY_WHISPER)
     monkeypatch.setattr(extraction.measure, "peaks", lambda threads: {"fp32": 50.0, "bf16": 100.0})
@@ -49,7 +37,7 @@ def test_all_sides_run_on_tiny_encoders_and_agree(extraction, tmp_path, monkeypa
     assert "s3prl is" in printed
 
 
-def test_operations_by_hand(extraction):
+def test_operations_by_hand():
     config = transformers.HubertConfig(**WIDTHS, **CONVOLUTIONS)
     # one frame from 400 samples: the convolutions give 79, 39, 19, 9, 4, 2 and 1 frames
     convolutions = 79 * 16 * 10 + (39 + 19 + 9 + 4) * 16 * 16 * 3 + (2 + 1) * 16 * 16 * 2
@@ -58,7 +46,7 @@ def test_operations_by_hand(extraction):
     assert extraction.operations(config, 400, 2) == 2 * (convolutions + 16 * 32 + positions + 2 * block)
 
 
-def test_hubert_large_needs_what_was_counted_by_hand(extraction):
+def test_hubert_large_needs_what_was_counted_by_hand():
     config = transformers.HubertConfig(**extraction.HUBERT_LARGE)
     per_second = extraction.operations(config, 10 * 16_000, 24) / 10
     assert per_second == pytest.approx(38.5e9, rel=0.01)

@@ -4,6 +4,7 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+import results
 
 from serein.errors import UsageError
 from serein.evaluate.runs import load_run
@@ -20,7 +21,6 @@ def load(name: str, path: Path):
     return module
 
 
-results = load("results", HERE.parent / "benchmarks" / "results.py")
 fixtures = load("evaluate_fixtures", HERE / "evaluate" / "conftest.py")
 write_run = fixtures.write_run
 COMMAND = (

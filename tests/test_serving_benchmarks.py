@@ -1,30 +1,23 @@
-import importlib
 import json
 import sys
 from pathlib import Path
 
+import bad_requests
+import long_recording
 import numpy as np
 import pytest
+import render
+import server_process
+import serving
+import soak
 import soundfile
-import torch
 
 from serein.train.ship import train_model
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of other processes")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks():
-    """The scripts can be imported as they import each other, and leave no setting behind."""
-    threads = torch.get_num_threads()
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield
-    for name in {path.stem for path in FOLDER.glob("*.py")} & (set(sys.modules) - before):
-        del sys.modules[name]
-    torch.set_num_threads(threads)
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of other processes"),
+    pytest.mark.usefixtures("settings_kept"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +34,11 @@ def recordings(tones) -> Path:
 
 def result(folder: Path, name: str) -> dict:
     document = json.loads((folder / "quick" / f"{name}.json").read_text(encoding="utf-8"))
-    assert importlib.import_module("render").render([document])
+    assert render.render([document])
     return document
 
 
 def test_serving_holds_every_answer_against_predict(model, recordings, tmp_path):
-    serving = importlib.import_module("serving")
     serving.main([str(model), str(recordings / "tones.csv"), "--quick", "--threads", "1", "--results", str(tmp_path)])
     found = result(tmp_path, "serving")
     assert found["answers compared"] == 16 * 2 * 2
@@ -61,7 +53,6 @@ def test_serving_holds_every_answer_against_predict(model, recordings, tmp_path)
 
 
 def test_an_answer_that_differs_is_found():
-    serving = importlib.import_module("serving")
     same = [{"a": 0.25, "b": 0.75}, {"a": 0.5, "b": 0.5}]
     assert serving.largest_difference(same, same) == 0
     assert serving.largest_difference(same, [same[0], {"a": 0.5625, "b": 0.4375}]) == 0.0625
@@ -69,7 +60,6 @@ def test_an_answer_that_differs_is_found():
 
 
 def test_a_server_that_says_something_else_fails_the_benchmark(model, recordings, tmp_path, monkeypatch):
-    serving = importlib.import_module("serving")
     goal = {"is": 0.01, "at most": 1e-4, "met": False}
     facts = {"goals": {"largest difference from `serein predict`": goal}}
     monkeypatch.setattr(serving, "compare", lambda args: facts)
@@ -79,13 +69,12 @@ def test_a_server_that_says_something_else_fails_the_benchmark(model, recordings
 
 
 def test_a_server_that_does_not_start_says_why():
-    started = importlib.import_module("server_process").started
+    started = server_process.started
     with pytest.raises(SystemExit, match="no model in here"), started(["sh", "-c", "echo no model in here"], 1):
         pass
 
 
 def test_bad_requests_of_every_kind_get_the_right_answers_and_leave_nothing(model, tmp_path):
-    soak = importlib.import_module("soak")
     soak.main([str(model), "--quick", "--threads", "1", "--results", str(tmp_path)])
     found = result(tmp_path, "soak")
     assert found["kinds"] >= 100
@@ -95,14 +84,15 @@ def test_bad_requests_of_every_kind_get_the_right_answers_and_leave_nothing(mode
 
 
 def test_an_answer_in_words():
-    server_process, bad = importlib.import_module("server_process"), importlib.import_module("bad_requests")
-    assert bad.words(server_process.Reply(413, b'{"error": {"code": "too_long", "message": ""}}')) == "413 too_long"
+    assert (
+        bad_requests.words(server_process.Reply(413, b'{"error": {"code": "too_long", "message": ""}}'))
+        == "413 too_long"
+    )
     for body in (b"", b"Invalid HTTP", b"[1]", b'{"error": 1}'):
-        assert bad.words(server_process.Reply(400, body)) == "400"
+        assert bad_requests.words(server_process.Reply(400, body)) == "400"
 
 
 def test_a_long_recording_is_the_recordings_one_after_another(recordings, tmp_path):
-    long_recording = importlib.import_module("long_recording")
     paths = long_recording.recordings_of(recordings)[:3]
     assert sorted(paths) == sorted(set(paths) & set(long_recording.recordings_of(recordings / "tones.csv")))
     once = np.concatenate([soundfile.read(path, dtype="int16")[0] for path in paths])
@@ -114,7 +104,6 @@ def test_a_long_recording_is_the_recordings_one_after_another(recordings, tmp_pa
 
 
 def test_a_short_and_a_long_recording_are_followed_in_processes_of_their_own(model, recordings, tmp_path):
-    long_recording = importlib.import_module("long_recording")
     lengths = ["--minutes", "0.1", "--hours", "0.01"]
     words = [str(model), str(recordings), *lengths, "--quick", "--threads", "1", "--results", str(tmp_path)]
     long_recording.main(words)

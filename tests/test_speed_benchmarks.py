@@ -1,18 +1,23 @@
-import importlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import crossval
+import gpu
+import growth
 import numpy as np
+import prediction
 import pytest
-import torch
+import render
+import startup
+import synthetic
 import transformers
 from typer.testing import CliRunner
 
 from serein.cli import app
 
-FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+pytestmark = pytest.mark.usefixtures("settings_kept")
 TINY_RECIPE = """
 [model]
 width = 16
@@ -23,24 +28,8 @@ attributes = 16
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def benchmarks():
-    """The scripts can be imported as they import each other, and leave no setting behind."""
-    threads, verbosity = torch.get_num_threads(), transformers.logging.get_verbosity()
-    before = set(sys.modules)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(FOLDER))
-        yield
-    for name in {path.stem for path in FOLDER.glob("*.py")} & (set(sys.modules) - before):
-        del sys.modules[name]
-    torch.set_num_threads(threads)
-    transformers.logging.set_verbosity(verbosity)
-    transformers.logging.enable_progress_bar()
-
-
 @pytest.fixture(scope="module")
-def tiny_hubert(benchmarks, tmp_path_factory) -> Path:
-    gpu = importlib.import_module("gpu")
+def tiny_hubert(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("tiny-hubert")
     transformers.HubertModel(transformers.HubertConfig(**gpu.TINY_ENCODER)).save_pretrained(folder)
     transformers.Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder)
@@ -52,7 +41,6 @@ def result(folder: Path, name: str) -> dict:
 
 
 def test_synthetic_lengths_have_the_quantiles_of_real_speech():
-    synthetic = importlib.import_module("synthetic")
     seconds = synthetic.speech_seconds(5_531)
     assert np.median(seconds) == pytest.approx(3.58, abs=0.01)
     assert sum(seconds) == pytest.approx(25_160, rel=0.02)  # IEMOCAP's
@@ -61,7 +49,6 @@ def test_synthetic_lengths_have_the_quantiles_of_real_speech():
 
 
 def test_a_synthetic_store_holds_as_many_frames_as_its_utterances_last(tmp_path):
-    synthetic = importlib.import_module("synthetic")
     corpus = synthetic.make_corpus([0.5, 1.0] * 20, 10, tmp_path / "audio", files=4)
     store = synthetic.make_store(corpus, tmp_path / "frames", width=8)
     assert store.ids == tuple(corpus.by_id())
@@ -73,7 +60,6 @@ def test_a_synthetic_store_holds_as_many_frames_as_its_utterances_last(tmp_path)
 
 
 def test_prediction_times_both_sides_and_the_part_that_is_sereins_own(tiny_hubert, tmp_path):
-    prediction = importlib.import_module("prediction")
     prediction.main(["--quick", "--threads", "1", "--encoder", str(tiny_hubert), "--results", str(tmp_path)])
     found = result(tmp_path, f"prediction-{tiny_hubert.name}")
     one, several = found["one clip of 5 s"], found["2 clips of 2 to 8 s"]
@@ -86,7 +72,6 @@ def test_prediction_times_both_sides_and_the_part_that_is_sereins_own(tiny_huber
 
 
 def test_startup_holds_each_median_against_its_goal(tmp_path, monkeypatch):
-    startup = importlib.import_module("startup")
     model, clip = startup.make_model(tmp_path / "made")
     shown = CliRunner().invoke(app, ["predict", str(model), str(clip)])
     assert shown.output.split()[1] in ("a", "b")
@@ -106,14 +91,12 @@ def test_startup_holds_each_median_against_its_goal(tmp_path, monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own memory")
 @pytest.mark.parametrize("task", ["extraction", "adapter epoch", "adapter epoch, mapped store", "report"])
 def test_growth_has_a_row_for_each_task(task):
-    growth = importlib.import_module("growth")
     row = growth.run_here(task, 100, threads=1)
     assert row.keys() == {"milliseconds an utterance", "peak memory, MiB", "own memory, MiB"}
     assert row["milliseconds an utterance"] > 0
 
 
 def test_growth_runs_each_size_in_a_process_of_its_own(tmp_path, monkeypatch):
-    growth = importlib.import_module("growth")
     asked = []
     monkeypatch.setattr(
         growth.measure, "own_process", lambda *words: asked.append(words) or {"milliseconds an utterance": 1.0}
@@ -125,13 +108,11 @@ def test_growth_runs_each_size_in_a_process_of_its_own(tmp_path, monkeypatch):
 
 
 def test_growth_is_the_last_size_over_the_first():
-    growth = importlib.import_module("growth")
     rows = {str(size): {"milliseconds an utterance": value} for size, value in ((1, 2.0), (10, 9.0), (100, 2.2))}
     assert growth.grown(rows) == {"grows by": pytest.approx(1.1), "at most": 1.15, "met": True}
 
 
 def test_crossval_explains_its_time(tmp_path):
-    crossval = importlib.import_module("crossval")
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(TINY_RECIPE)
     words = ["--quick", "--threads", "1", "--utterances", "50", "--recipe", str(recipe), "--results", str(tmp_path)]
@@ -147,7 +128,6 @@ def test_crossval_explains_its_time(tmp_path):
 
 
 def test_calls_inside_of_a_watched_one_count_there():
-    crossval = importlib.import_module("crossval")
     watch = crossval.Stopwatch()
     inner = watch.timed("inner", lambda: None)
     watch.timed("outer", inner)()
@@ -155,7 +135,6 @@ def test_calls_inside_of_a_watched_one_count_there():
 
 
 def test_the_gpu_job_runs_on_a_cpu(tmp_path):
-    gpu = importlib.import_module("gpu")
     table = tmp_path / "lengths.csv"
     table.write_text("utterance,seconds\n" + "".join(f"u{number},{0.5 + number % 3}\n" for number in range(60)))
     words = ["--quick", "--device", "cpu", "--threads", "1", "--lengths", str(table), "--results", str(tmp_path)]
@@ -168,8 +147,7 @@ def test_the_gpu_job_runs_on_a_cpu(tmp_path):
 
 
 def test_the_encoders_work_is_that_of_the_roofline():
-    gpu = importlib.import_module("gpu")
-    large = importlib.import_module("prediction").HUBERT_LARGE
+    large = prediction.HUBERT_LARGE
     assert gpu.encoder_flops(large, [10.0]) / 10 == pytest.approx(38.5e9, rel=0.01)
     assert gpu.encoder_flops(large, [30.0, 30.0]) / 60 == pytest.approx(43.4e9, rel=0.01)
 
@@ -183,7 +161,7 @@ def test_the_page_shows_every_kind_of_fact_and_types_no_number(tmp_path):
     }
     document = {"benchmark": "name", "command": "python benchmarks/name.py", "machine": {"gpu": "", "threads": 2}}
     (tmp_path / "name.json").write_text(json.dumps({**document, **facts}))
-    command = [sys.executable, str(FOLDER / "render.py"), "--results", str(tmp_path), "-o", str(tmp_path / "R.md")]
+    command = [sys.executable, render.__file__, "--results", str(tmp_path), "-o", str(tmp_path / "R.md")]
     subprocess.run(command, check=True)
     lines = (tmp_path / "R.md").read_text(encoding="utf-8").splitlines()
     for line in (
@@ -202,6 +180,5 @@ def test_the_page_shows_every_kind_of_fact_and_types_no_number(tmp_path):
 
 
 def test_facts_that_make_no_table_are_refused():
-    render = importlib.import_module("render")
     with pytest.raises(ValueError, match="neither"):
         render.render([{"benchmark": "n", "command": "c", "machine": {}, "fact": {"row": {"a": 1}, "cell": 2}}])

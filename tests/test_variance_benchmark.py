@@ -1,23 +1,15 @@
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+import variance
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "variance.py"
 
 
-@pytest.fixture(scope="module")
-def variance():
-    spec = importlib.util.spec_from_file_location("variance", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_share_is_that_of_the_sums_of_squares(variance):
+def test_the_share_is_that_of_the_sums_of_squares():
     values = torch.tensor([[0.0], [2.0], [4.0], [6.0]])  # mean 3, sum of squares 9 + 1 + 1 + 9 = 20
     assert variance.share_between(values, ["a", "a", "b", "b"]) == pytest.approx(16 / 20)  # means 1 and 5: 4 * 2**2
     assert variance.share_between(values, ["a", "b", "b", "a"]) == 0

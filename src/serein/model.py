@@ -111,7 +111,7 @@ def build_classifier(config: ModelConfig, adapter: WAPTransformer, head_dropout:
 
 
 def save_model(folder: str | Path, module: nn.Module, config: ModelConfig) -> None:
-    """Write ``config.json`` and ``model.safetensors``; nothing in them is ever unpickled."""
+    """Write ``config.json`` and ``model.safetensors``: numbers and text, of which nothing is run when they are read."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}

@@ -146,9 +146,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     weights = checkpoint.folder / "model.safetensors"
     if not weights.is_file() and not weights.with_suffix(".safetensors.index.json").is_file():
         raise ModelError(
-            f"{checkpoint.name}: has no {weights.name}, and serein never unpickles a pytorch_model.bin. Try "
-            "--revision refs/pr/N, N being the pull request with the Hub's conversion, or convert once with "
-            "transformers: AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)"
+            f"{checkpoint.name}: has no {weights.name}; a pytorch_model.bin may run code when it is loaded, so "
+            "serein does not. Try --revision refs/pr/N, N being the pull request with the Hub's conversion, or convert "
+            "once with transformers: AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)"
         )
     fewer = {"decoder_layers": 0} if checkpoint.config.model_type == "whisper" else {}
     try:

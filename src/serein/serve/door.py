@@ -76,7 +76,7 @@ class Door:
         except asyncio.CancelledError:  # the server stops, and waits no longer
             if status == LEFT:
                 await Refusal("draining").reply()(scope, hear, seal)
-        except Exception:  # a fault of ours, which uvicorn logs
+        except Exception:  # of any kind: its client is owed a sealed answer, and uvicorn gets it to log
             if status == LEFT:
                 await Refusal("failed").reply()(scope, hear, seal)
             raise
