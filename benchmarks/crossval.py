@@ -1,10 +1,11 @@
 """A whole cross-validation beside the compute of its steps, and where the rest of its time goes.
 
-Usage:  python benchmarks/crossval.py [--quick] [--recipe FILE]
+Usage:  python benchmarks/crossval.py [--quick] [--recipe FILE] [--set TABLE.KEY=VALUE ...]
 
 Five folds of a corpus as large as RAVDESS (1,440 utterances of 3.7 s on average, 25 talkers, 12.5 frames a second,
-1,024 wide, noise): adapter training without labels, fine-tuning, refit, test. The recipe is the paper's, for few
-epochs; what a fold costs once, such as the moments of its frames, therefore weighs more here than in a whole run.
+1,024 wide, noise): adapter training without labels, fine-tuning, refit, test. Without a recipe the settings are
+the paper's, for few epochs; then what a fold costs once, such as the moments of its frames, weighs more than in a
+whole run.
 
 A step's compute is the network forward and backward, the optimiser, and the teacher and attributes that follow.
 "Judging" is the network on validation and test utterances. The other parts are serein's own work around them.
@@ -120,15 +121,17 @@ def _place(path: str, line: int, function: str) -> str:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = measure.parser(__doc__)
     options.add_argument("--recipe", type=Path, help="TOML file (default: the paper's values)")
-    options.add_argument("--epochs", type=int, help="of both stages (default: 3; 1 with --quick)")
+    options.add_argument("--set", action="append", default=[], help="change a setting of the recipe, as serein does")
     options.add_argument("--utterances", type=int, help=f"(default: {UTTERANCES:,}; 75 with --quick)")
     return options.parse_args(arguments)
 
 
 def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
-    epochs, utterances = args.epochs or (1 if args.quick else 3), args.utterances or (75 if args.quick else UTTERANCES)
-    changes = [f"adapt.epochs={epochs}", f"finetune.epochs={epochs}", "speed.device=cpu"]
+    utterances = args.utterances or (75 if args.quick else UTTERANCES)
+    fewer = [] if args.recipe else ["adapt.epochs=3", "finetune.epochs=3"]
+    fewer = ["adapt.epochs=1", "finetune.epochs=1"] if args.quick else fewer
+    changes = [*fewer, *args.set, "speed.device=cpu"]
     recipe = Recipe.read(args.recipe, changes) if args.recipe else Recipe.from_toml("", changes)
     peaks = measure.peaks(args.threads, size=1024 if args.quick else 4096)
     with tempfile.TemporaryDirectory() as temporary:
@@ -137,7 +140,12 @@ def main(arguments: Sequence[str]) -> None:
         store = make_store(corpus, folder / "frames", width=WIDTH, frame_rate=FRAME_RATE)
         protocol = make_protocol("sessions", corpus)
         facts = _measured(store, corpus, protocol, recipe, folder, quick=args.quick)
-    sizes = {"utterances": utterances, "folds": len(protocol.folds), "epochs of each stage": epochs}
+    sizes = {
+        "utterances": utterances,
+        "folds": len(protocol.folds),
+        "epochs without labels": recipe.adapt.epochs if recipe.adapt.data != "none" else 0,
+        "epochs with labels, at most": recipe.finetune.epochs,
+    }
     facts = {**sizes, "peak, GFLOP/s": peaks, **facts}
     print(measure.write("crossval", facts, args.results, quick=args.quick))
 

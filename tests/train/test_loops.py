@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -256,3 +258,21 @@ def test_streams_of_different_purposes_differ():
     seed_globally(0, 2)
     assert not torch.rand(4).equal(from_generator)
     assert not torch.rand(4, generator=generator(0, 2, 0)).equal(from_generator)
+
+
+MEMORY = """
+import sys, torch
+from serein.train.machine import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+block = torch.ones(2**26)  # 256 MiB
+del block
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) // 1024)
+"""
+
+
+@pytest.mark.skipif("glibc" not in environment()["platform"], reason="only glibc can be asked to")
+def test_what_a_step_frees_is_there_for_the_next():
+    command = [sys.executable, "-c", MEMORY]
+    given, kept = (int(subprocess.check_output([*command, way])) for way in ("given back", "kept"))  # MiB
+    assert kept - given > 200

@@ -19,7 +19,7 @@ from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Adapt, Recipe
 from serein.train.checkpoint import Checkpoint, Row
-from serein.train.machine import Stage, autocast, check_finite, generator, pick_device, seed_globally
+from serein.train.machine import Stage, autocast, check_finite, generator, keep_freed_memory, pick_device, seed_globally
 from serein.train.schedules import cosine, linear
 
 
@@ -81,6 +81,7 @@ def adapt(
     budget = frame_budget(lengths, settings.batch_size)
 
     # model and optimiser
+    keep_freed_memory()
     distillation = _distillation(fresh_adapter(config, array.moments(indices), seed), settings).to(device).train()
     optimizer = torch.optim.AdamW(
         distillation.student.parameters(),

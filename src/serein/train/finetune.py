@@ -15,7 +15,7 @@ from serein.nn.masking import sample_frame_mask
 from serein.progress import Report, quiet
 from serein.recipe import Finetune, Recipe, Speed
 from serein.train.checkpoint import Checkpoint, Row
-from serein.train.machine import Stage, autocast, check_finite, generator, pick_device, seed_globally
+from serein.train.machine import Stage, autocast, check_finite, generator, keep_freed_memory, pick_device, seed_globally
 from serein.train.objectives import Labelled, Objective, plain
 from serein.train.schedules import cosine
 from serein.train.task import logits_over_views
@@ -105,6 +105,7 @@ def finetune(
     budget = frame_budget(lengths, settings.batch_size)
     weights = _class_weights(labels[train], len(classes), settings).to(device)
 
+    keep_freed_memory()
     model.to(device).train()
     optimizer = _optimizer(model, settings)
     rates = [group["lr"] for group in optimizer.param_groups]
@@ -176,7 +177,7 @@ def in_batches(
     array: FrameArray,
     indices: Int[Tensor, " chosen"],
     speed: Speed,
-    budget: int = 20_000,
+    budget: int = 4_000,
 ) -> Float[Tensor, "chosen values"]:
     """``function(frames, padding_mask)`` for these utterances, in their order, in float32 on the CPU.
 
