@@ -14,6 +14,7 @@ import csv
 import statistics
 import sys
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -92,17 +93,27 @@ class Sides:
         return cosine(step, self.steps, 1e-4), linear(step, self.steps, 1.0, 0.5), generator(0, 1, step)
 
 
-def useful_flops(lengths: Sequence[int], hidden: Sequence[int], size: dict[str, int], attributes: int) -> float:
-    """FLOP of one step on these utterances: only what eq. 1 to 6 need, and no padding.
+def flops(
+    lengths: Sequence[int],
+    hidden: Sequence[int],
+    size: dict[str, int],
+    attributes: int,
+    *,
+    padded_to: int | None = None,
+) -> float:
+    """FLOP of one step on these utterances: what eq. 1 to 6 need, and what serein spends on padding to a length.
 
     Forward and, where there is one, backward cost 2 FLOP a weight each (backward: twice that, to input and to weights).
+    Behind the last block's attention both networks leave padding out, and the student also what is not hidden.
     """
     width, blocks = size["width"], size["blocks"]
-    frames, masked = sum(lengths), sum(hidden)
+    padded = [length if padded_to is None else padded_to for length in lengths]
+    frames, valid, masked = sum(padded), sum(lengths), sum(hidden)
     square, table, block = width * width, width * attributes, 12 * width * width
-    attention = 4 * width * sum(length**2 for length in lengths)
-    teacher = frames * 2 * (INPUT * width + blocks * block + 3 * square + table) + blocks * attention
-    through = frames * ((blocks - 1) * block + 3 * square) + masked * (9 * square + 3 * square)
+    attention = 4 * width * sum(length**2 for length in padded)
+    up_to_attention, behind = (blocks - 1) * block + 3 * square, 9 * square + 3 * square
+    teacher = 2 * (frames * (INPUT * width + up_to_attention) + valid * (behind + table)) + blocks * attention
+    through = frames * up_to_attention + masked * behind
     student = frames * 4 * INPUT * width + 3 * (2 * through + blocks * attention) + masked * 4 * table
     return float(teacher + student)
 
@@ -130,8 +141,8 @@ def linear_peaks(frames: int, size: dict[str, int], repeats: int) -> dict[str, f
 def pace(lengths: torch.Tensor, batch_size: int, repeats: int, attributes: int = 1024) -> dict[str, Any]:
     """Frames a second of all sides, shares of the peak, and padding."""
     plan = plan_batches(lengths, frame_budget(lengths, batch_size), seed=0, epoch=0)
-    padded = sum(int(lengths[batch].max()) * len(batch) for batch in plan)
-    middle = sorted(plan, key=lambda batch: int(lengths[batch].max()))[len(plan) // 2]
+    batches = sorted(((int(lengths[batch].max()), batch) for batch in plan), key=itemgetter(0))
+    _, middle = batches[len(plan) // 2]
     shuffled = torch.randperm(len(lengths), generator=torch.Generator().manual_seed(0))[: min(batch_size, LOADER)]
     kept = torch.cat([middle, shuffled])
     planned, random = torch.arange(len(kept)).split([len(middle), len(shuffled)])
@@ -146,7 +157,7 @@ def pace(lengths: torch.Tensor, batch_size: int, repeats: int, attributes: int =
     frames = {name: int(array.lengths[random if "shuffled" in name else planned].sum()) for name in seconds}
 
     hidden = sample_frame_mask(array.batch(planned).padding_mask, 0.4, generator=torch.Generator()).sum(1).tolist()
-    work = useful_flops(array.lengths[planned].tolist(), hidden, PAPER, attributes)
+    work = flops(array.lengths[planned].tolist(), hidden, PAPER, attributes)
     with FlopCounterMode(display=False) as counter:
         trained["bfloat16"].serein(planned)
     linear = linear_peaks(frames["serein, bfloat16"], PAPER, repeats)
@@ -175,8 +186,22 @@ def pace(lengths: torch.Tensor, batch_size: int, repeats: int, attributes: int =
         "share_of_linear_peak": {
             name: work / rows[f"serein, {name}"]["median"] / 1e9 / peak for name, peak in linear.items()
         },
-        "padding": {"frames": 1 - int(lengths.sum()) / padded, "batches": len(plan)},
+        "padding": {
+            "share of the frames": 1 - int(lengths.sum()) / sum(longest * len(batch) for longest, batch in batches),
+            "share of the work": wasted([(longest, lengths[batch].tolist()) for longest, batch in batches], attributes),
+            "batches": len(plan),
+        },
     }
+
+
+def wasted(batches: Sequence[tuple[int, list[int]]], attributes: int) -> float:
+    """The share of an epoch's FLOP that is spent on padding, of batches by (length padded to, lengths)."""
+    useful = total = 0.0
+    for longest, lengths in batches:
+        hidden = [max(1, round(0.4 * length)) for length in lengths]
+        useful += flops(lengths, hidden, PAPER, attributes)
+        total += flops(lengths, hidden, PAPER, attributes, padded_to=longest)
+    return 1 - useful / total
 
 
 def curves(lengths: torch.Tensor, steps: int) -> dict[str, Any]:
@@ -235,7 +260,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"losses within {facts['curves'][name]['largest_relative_difference']:.2%} of the plain side's; "
             f"{facts['against_shuffled'][name]:.1f} x plain with shuffled batches"
         )
-    print(f"padding: {facts['padding']['frames']:.1%} of the frames; {path}")
+    padding = facts["padding"]
+    print(
+        f"padding: {padding['share of the frames']:.1%} of the frames, {padding['share of the work']:.1%} of the work; "
+        f"{path}"
+    )
 
 
 if __name__ == "__main__":

@@ -159,7 +159,7 @@ def main(arguments: Sequence[str]) -> None:
     peaks = measure.peaks(args.threads, size=1024 if args.quick else 4096)
     with tempfile.TemporaryDirectory() as temporary:
         encoder = args.encoder or make_hubert_large(Path(temporary, "hubert-large"))
-        batch, repeats = (2, 1) if args.quick else (16, 7)
+        batch, repeats = (2, 1) if args.quick else (8, 5)
         tables = compare(encoder, batch, repeats)
     name = "prediction" if args.encoder is None else f"prediction-{args.encoder.name}"
     facts = {

@@ -24,12 +24,16 @@ def test_both_sides_train_the_same_network_on_the_same_frames(tiny):
     assert len(set(found["float32"]["serein"])) == 12
 
 
-def test_useful_work_is_what_the_flop_counter_counts_without_padding(tiny):
-    array = tiny.noise(torch.full((3,), 20), 16)
+@pytest.mark.parametrize("lengths", [[20, 20, 20], [20, 17, 14]])
+def test_work_is_what_the_flop_counter_counts_padding_included(tiny, lengths):
+    array = tiny.noise(torch.tensor(lengths), 16)
     both = tiny.Sides(array, TINY, 5, "bfloat16", 1)
     with tiny.FlopCounterMode(display=False) as counter:
         both.serein(torch.arange(3))
-    assert counter.get_total_flops() == tiny.useful_flops([20] * 3, [8] * 3, TINY, 5)
+    hidden = [round(0.4 * length) for length in lengths]
+    assert counter.get_total_flops() == tiny.flops(lengths, hidden, TINY, 5, padded_to=20)
+    useful = tiny.flops(lengths, hidden, TINY, 5)
+    assert tiny.wasted([(20, lengths)], 5) == pytest.approx(1 - useful / counter.get_total_flops())
 
 
 def test_the_command_writes_all_facts(tiny, tmp_path, monkeypatch, capsys):
@@ -43,7 +47,7 @@ def test_the_command_writes_all_facts(tiny, tmp_path, monkeypatch, capsys):
     assert len(facts["sides"]) == 6
     assert all(row["frames_a_second"] > 0 for row in facts["sides"].values())
     assert set(facts["share_of_linear_peak"]) == {"float32", "bfloat16"}
-    assert 0 <= facts["padding"]["frames"] < 0.2
+    assert 0 <= facts["padding"]["share of the work"] <= facts["padding"]["share of the frames"] < 0.2
     assert "torch.nn.Linear" in capsys.readouterr().out
 
 

@@ -107,6 +107,7 @@ def finetune(
 
     keep_freed_memory()
     model.to(device).train()
+    parameters = list(model.parameters())
     optimizer = _optimizer(model, settings)
     rates = [group["lr"] for group in optimizer.param_groups]
     steps_per_epoch = len(plan_batches(lengths, budget, seed=seed, epoch=0))
@@ -141,7 +142,7 @@ def finetune(
         # step
         optimizer.zero_grad()
         loss.backward()
-        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+        gradient_norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimizer.step()
 
         row: Row = {
