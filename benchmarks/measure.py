@@ -63,6 +63,14 @@ def ratio(slower: Sequence[float], faster: Sequence[float]) -> dict[str, float]:
     return {**summary(rounds), "median": statistics.median(slower) / statistics.median(faster)}
 
 
+def goal(value: float, *, at_least: float | None = None, at_most: float | None = None) -> dict[str, float | bool]:
+    """A row of a benchmark's goals: what was measured, its limit, and whether that is kept, before any rounding."""
+    if at_least is not None:
+        return {"is": value, "at least": at_least, "met": value >= at_least}
+    assert at_most is not None
+    return {"is": value, "at most": at_most, "met": value <= at_most}
+
+
 def peaks(threads: int, *, device: str = "cpu", size: int = 4096, repeats: int = 5) -> dict[str, float]:
     """GFLOP/s of a large square matrix product in ``fp32`` and in ``bf16``, the fastest of several measured now.
 

@@ -5,6 +5,8 @@ Usage:  python benchmarks/prediction.py [--quick] [--encoder FOLDER]
 The encoder is a HuBERT-large with random weights, made on the spot, or a HuBERT or Whisper from a folder. Both sides
 get a random classifier for four emotions, and arrays in memory: given a path the pipeline calls an ffmpeg program,
 which would have to be there, so decoding is left out of both. One clip of 5 s, and a batch of clips of 2 to 8 s.
+"Times as fast" is against the faster of the pipeline's ways in float32, as it comes; "times bfloat16" is against the
+pipeline in bfloat16, clips one by one.
 
 "Own share" is the part of serein's time that passes outside of ``encode``: resampling and checks, pooling to frames,
 the adapter and its head, sorting the scores. For Whisper serein leaves out the padding to 30 s (``--cut-whisper``).
@@ -13,7 +15,7 @@ the adapter and its head, sorting the scores. For Whisper serein leaves out the 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +31,10 @@ from serein.recipe import Model
 from serein.recognizer import EmotionRecognizer, Recording
 
 RATE = 16_000
+ONE = "one clip of 5 s"
 LABELS = ("angry", "happy", "neutral", "sad")
 POSITIONS_SECONDS = 30.0
+TIMES_GOAL, OWN_SHARE_GOAL = 2.0, 0.05  # for one clip, with a HuBERT-large
 HUBERT_LARGE = {
     "hidden_size": 1024,
     "num_hidden_layers": 24,
@@ -67,10 +71,10 @@ def make_hubert_large(folder: Path) -> Path:
     return folder
 
 
-def load_pipeline(encoder: Path) -> Any:
-    """Transformers' sequence classifier on this encoder, behind its pipeline, in float32 as it comes."""
+def load_pipeline(encoder: Path, dtype: torch.dtype) -> Any:
+    """Transformers' sequence classifier on this encoder, behind its pipeline, which casts its inputs like the model."""
     config = AutoConfig.from_pretrained(encoder, num_labels=len(LABELS))
-    model = AutoModelForAudioClassification.from_pretrained(encoder, config=config, dtype=torch.float32).eval()
+    model = AutoModelForAudioClassification.from_pretrained(encoder, config=config, dtype=dtype).eval()
     extractor = AutoFeatureExtractor.from_pretrained(encoder)
     return pipeline("audio-classification", model=model, feature_extractor=extractor, device="cpu")
 
@@ -93,8 +97,8 @@ def clips(seconds: Sequence[float]) -> list[np.ndarray]:
 
 
 def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
-    """All sides on one clip and on a batch, with ratios to the pipeline's better way."""
-    pipe = load_pipeline(encoder)
+    """All sides on one clip and on a batch, with ratios to the pipeline's."""
+    pipe, half = (load_pipeline(encoder, dtype) for dtype in (torch.float32, torch.bfloat16))
     recognizers = {dtype: load_recognizer(encoder, dtype) for dtype in ("float32", "bfloat16")}
     timers = {}
     for dtype, recognizer in recognizers.items():
@@ -107,11 +111,12 @@ def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
         return lambda: recognizer([Recording(samples, RATE) for samples in many])
 
     (one,), many = clips([5.0]), clips(np.linspace(2.0, 8.0, batch).tolist())
-    single = {"transformers": lambda: pipe(one.copy())}
+    single = {"transformers": lambda: pipe(one.copy()), "transformers, bfloat16": lambda: half(one.copy())}
     single |= {f"serein, {dtype}": alone(recognizer, one) for dtype, recognizer in recognizers.items()}
     several = {
         "transformers": lambda: pipe([samples.copy() for samples in many]),
         "transformers, batch_size": lambda: pipe([samples.copy() for samples in many], batch_size=batch),
+        "transformers, bfloat16": lambda: half([samples.copy() for samples in many]),
     }
     several |= {f"serein, {dtype}": together(recognizer, many) for dtype, recognizer in recognizers.items()}
 
@@ -120,7 +125,8 @@ def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
         for dtype in recognizers:
             sides[f"serein, {dtype}"] = _noting(sides[f"serein, {dtype}"], timers[dtype], inside.setdefault(dtype, []))
         seconds = measure.alternate(sides, repeats)
-        fastest = min((name for name in seconds if name.startswith("transformers")), key=lambda n: min(seconds[n]))
+        in_float32 = [name for name in ("transformers", "transformers, batch_size") if name in seconds]
+        fastest = min(in_float32, key=lambda name: min(seconds[name]))
         table = {
             name: {"seconds": measure.summary(taken), "times as fast": measure.ratio(seconds[fastest], taken)}
             for name, taken in seconds.items()
@@ -129,9 +135,22 @@ def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
             name = f"serein, {dtype}"
             shares = [1 - part / whole for part, whole in zip(encoding[1:], seconds[name], strict=True)]
             table[name]["own share"] = measure.summary(shares)
+        both = (seconds[f"{side}, bfloat16"] for side in ("transformers", "serein"))
+        table["serein, bfloat16"]["times bfloat16"] = measure.ratio(*both)
         return table
 
-    return {"one clip of 5 s": rows(single), f"{batch} clips of 2 to 8 s": rows(several)}
+    return {ONE: rows(single), f"{batch} clips of 2 to 8 s": rows(several)}
+
+
+def goals_of(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | bool]]:
+    """What serein's sides of a table are held against, by its medians."""
+    goals = {}
+    for dtype in ("float32", "bfloat16"):
+        row = table[f"serein, {dtype}"]
+        times, share = row["times as fast"]["median"], row["own share"]["median"]
+        goals[f"one clip, {dtype}: times as fast as transformers"] = measure.goal(times, at_least=TIMES_GOAL)
+        goals[f"one clip, {dtype}: own share"] = measure.goal(share, at_most=OWN_SHARE_GOAL)
+    return goals
 
 
 def _noting(side: Callable[[], object], timer: Timed, inside: list[float]) -> Callable[[], object]:
@@ -167,6 +186,8 @@ def main(arguments: Sequence[str]) -> None:
         "peak, GFLOP/s": peaks,
         **tables,
     }
+    if args.encoder is None:
+        facts["goals"] = goals_of(tables[ONE])
     print(measure.write(name, facts, args.results, quick=args.quick))
 
 

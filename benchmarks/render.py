@@ -10,7 +10,6 @@ its numbers.
 
 import argparse
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -86,10 +85,10 @@ def _cell(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """Three digits that count; all digits before the point; what is nearly 1, as a cosine is, with five."""
+    """Four digits that count; all digits before the point; what is nearly 1, as a cosine is, with five."""
     if 0.99 < abs(value) < 1:
         return f"{value:.5f}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -102,4 +101,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    measure.run(main)

@@ -74,12 +74,11 @@ def main(arguments: Sequence[str]) -> None:
     summaries = {name: measure.summary(taken) for name, taken in seconds.items()}
     limits = GOALS | {"serein predict": summaries[TRANSFORMERS]["median"] + BEYOND_TRANSFORMERS}
     goals = {
-        name: {"seconds": summaries[name]["median"], "at most": limit, "met": summaries[name]["median"] <= limit}
-        for name, limit in limits.items()
+        f"{name}: seconds": measure.goal(summaries[name]["median"], at_most=limit) for name, limit in limits.items()
     }
     facts = {"seconds in a fresh process": summaries, "goals": goals}
     print(measure.write("startup", facts, args.results, quick=args.quick))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    measure.run(main)

@@ -1,5 +1,4 @@
 import json
-import sys
 
 import adapter_step
 import pytest
@@ -19,9 +18,10 @@ def tiny(monkeypatch):
 
 def test_both_sides_train_the_same_network_on_the_same_frames(tiny):
     found = tiny.curves(torch.randint(10, 30, (20,), generator=torch.Generator().manual_seed(0)).repeat(3), 12)
-    assert found["float32"]["largest_relative_difference"] < 1e-3
-    assert found["bfloat16"]["largest_relative_difference"] < 0.05
-    assert len(set(found["float32"]["serein"])) == 12
+    assert found["serein, float32"]["from plain"]["highest"] < 1e-3
+    assert found["serein, bfloat16"]["from plain"]["highest"] < 0.05
+    assert 0 < found["plain, nudged, float32"]["from plain"]["highest"] < 1e-3
+    assert len(set(found["serein, float32"]["losses"])) == 12
 
 
 @pytest.mark.parametrize("lengths", [[20, 20, 20], [20, 17, 14]])
@@ -39,7 +39,6 @@ def test_work_is_what_the_flop_counter_counts_padding_included(tiny, lengths):
 def test_the_command_writes_all_facts(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(tiny, "table_lengths", lambda path: torch.arange(5, 85))
     monkeypatch.setattr(tiny.measure, "peaks", lambda threads: {"fp32": 1.0, "bf16": 2.0})
-    monkeypatch.setattr(sys, "argv", ["adapter_step.py"])
     whole = tiny.pace
     monkeypatch.setattr(tiny, "pace", lambda lengths, size, repeats: whole(lengths, size, repeats, attributes=8))
     tiny.main(["--quick", "--batch-size", "8", "--steps", "2", "--results", str(tmp_path)])
@@ -48,7 +47,8 @@ def test_the_command_writes_all_facts(tiny, tmp_path, monkeypatch, capsys):
     assert all(row["frames_a_second"] > 0 for row in facts["sides"].values())
     assert set(facts["share_of_linear_peak"]) == {"float32", "bfloat16"}
     assert 0 <= facts["padding"]["share of the work"] <= facts["padding"]["share of the frames"] < 0.2
-    assert "torch.nn.Linear" in capsys.readouterr().out
+    assert facts["goals"]["padding: share of the work"]["is"] == facts["padding"]["share of the work"]
+    assert "bfloat16: losses from plain" in capsys.readouterr().out
 
 
 def test_lengths_come_from_a_table_or_from_the_quantiles(tmp_path):

@@ -32,6 +32,10 @@ def test_all_sides_run_on_tiny_encoders_and_agree(tmp_path, monkeypatch, capsys)
             if name.startswith("serein") and "cut" not in name:
                 assert min(fact["cosines"].values()) > 0.999
     assert set(facts["hubert"]["serein, all layers, bfloat16"]["cosines"]) == {"1", "2"}
+    goals = facts["goals"]
+    assert len(goals) == 5
+    assert goals["layer 1, bfloat16: times file by file"]["at least"] == 4.2
+    assert all(goal["met"] == (goal["is"] >= goal["at least"]) for goal in goals.values())
     printed = capsys.readouterr().out
     assert all(name in printed for name in facts["hubert"])
     assert "s3prl is" in printed

@@ -53,6 +53,11 @@ def test_a_result_says_how_it_was_made_and_a_quick_one_replaces_no_real_one(tmp_
     assert json.loads((tmp_path / "quick" / "name.json").read_text())["seconds"] == 0.1
 
 
+def test_a_goal_is_held_against_its_limit_before_it_is_rounded():
+    assert measure.goal(0.7198, at_least=0.72) == {"is": 0.7198, "at least": 0.72, "met": False}
+    assert measure.goal(0.03, at_most=0.03) == {"is": 0.03, "at most": 0.03, "met": True}
+
+
 def test_options_that_every_benchmark_has():
     args = measure.parser("What it measures.\n\nMore.").parse_args(["--quick"])
     assert (args.quick, args.threads, args.results) == (True, 2, SCRIPT.parent / "results")

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from synthetic import speech_seconds
 
 from serein.errors import StoreError
 from serein.frames.batches import FrameArray, frame_budget, join, plan_batches
@@ -45,11 +46,20 @@ def test_the_order_is_a_pure_function_of_seed_and_epoch():
     assert order(1, 2) != order(2, 2)
 
 
-def test_padding_is_a_small_part_of_the_work():
-    lengths = torch.randint(50, 400, (1000,), generator=torch.Generator().manual_seed(0))
-    batches = plan_batches(lengths, frame_budget(lengths, 32), seed=0, epoch=0)
+@pytest.mark.parametrize("batch_size", [24, 96])
+def test_padding_is_a_small_part_of_the_work(batch_size):
+    lengths = torch.tensor([int(50 * seconds) for seconds in speech_seconds(5531)])
+    batches = plan_batches(lengths, frame_budget(lengths, batch_size), seed=0, epoch=0)
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
-    assert int(lengths.sum()) / padded > 0.95
+    assert int(lengths.sum()) / padded > 0.97
+
+
+def test_a_half_full_batch_is_cut_before_lengths_differ_by_more_than_a_fifth():
+    lengths = torch.tensor([100] * 6 + [110] * 2 + [130] * 4)
+    found = plan_batches(lengths, 1200, seed=0, epoch=0)
+    assert sorted(sorted(lengths[batch].tolist()) for batch in found) == [[100] * 6 + [110] * 2, [130] * 4]
+    few = torch.tensor([100] * 2 + [130] * 2)  # less than half full
+    assert [len(batch) for batch in plan_batches(few, 1200, seed=0, epoch=0)] == [4]
 
 
 def test_a_batch_holds_the_stored_frames_and_zeros_at_padding():

@@ -1,4 +1,6 @@
+import ctypes
 import json
+import platform
 import subprocess
 import sys
 
@@ -14,7 +16,17 @@ from serein.train.adapt import adapt, collapse, fresh_adapter
 from serein.train.checkpoint import Checkpoint
 from serein.train.crossval import label_indices, model_config
 from serein.train.finetune import balanced_examples, best_epoch, finetune, in_batches
-from serein.train.machine import Stage, autocast, environment, generator, peak_memory_bytes, pick_device, seed_globally
+from serein.train.machine import (
+    Stage,
+    _state,
+    autocast,
+    environment,
+    generator,
+    keep_freed_memory,
+    peak_memory_bytes,
+    pick_device,
+    seed_globally,
+)
 from serein.train.systems import fresh_classifier
 
 
@@ -260,18 +272,75 @@ def test_streams_of_different_purposes_differ():
     assert not torch.rand(4, generator=generator(0, 2, 0)).equal(from_generator)
 
 
+def test_the_global_stream_is_torchs_own_for_its_seed():
+    seed_globally(3, 1, 4)
+    drawn = torch.rand(4)
+    torch.manual_seed(_state(1, (3, 1, 4)))
+    assert torch.rand(4).equal(drawn)
+
+
+class Glibc:
+    """Notes what is asked of it; a threshold above ``most`` it refuses."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.asked = most, []
+
+    def mallopt(self, parameter: int, value: int) -> int:
+        self.asked.append((parameter, value))
+        return int(value <= self.most)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has glibc")
+def test_an_old_glibc_is_asked_for_what_it_takes_and_never_for_half_of_it(monkeypatch):
+    threshold, trim, cpu = -3, -1, torch.device("cpu")
+    for most, asked in {
+        2**40: [(threshold, 2**30), (trim, -1)],
+        2**25: [(threshold, 2**30), (threshold, 2**25), (trim, -1)],  # before 2.35
+        0: [(threshold, 2**30), (threshold, 2**25)],
+    }.items():
+        library = Glibc(most)
+        monkeypatch.setattr(ctypes, "CDLL", lambda name, library=library: library)
+        keep_freed_memory(cpu)
+        assert library.asked == asked
+    library = Glibc(2**40)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: library)
+    keep_freed_memory(torch.device("cuda"))
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())  # no glibc
+    keep_freed_memory(cpu)
+    assert library.asked == []
+
+
+def test_both_trainings_ask_for_it(material, tiny_recipe, monkeypatch):
+    array, labels, config = material
+    asked = []
+    for loop in ("adapt", "finetune"):
+        monkeypatch.setattr(f"serein.train.{loop}.keep_freed_memory", lambda device, loop=loop: asked.append(loop))
+    adapted = adapt(array, torch.arange(8), config, tiny_recipe)
+    finetune(
+        fresh_classifier(config, tiny_recipe, adapted.adapter, 0), array, labels, torch.arange(8), tiny_recipe,
+        classes=config.labels,
+    )  # fmt: skip
+    assert asked == ["adapt", "finetune"]
+
+
 MEMORY = """
 import sys, torch
 from serein.train.machine import keep_freed_memory
 if sys.argv[1] == "kept":
-    keep_freed_memory()
+    keep_freed_memory(torch.device("cpu"))
 block = torch.ones(2**26)  # 256 MiB
 del block
 print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) // 1024)
 """
 
 
-@pytest.mark.skipif("glibc" not in environment()["platform"], reason="only glibc can be asked to")
+def glibc() -> tuple[int, ...]:
+    """Its version, (0, 0) where another C library is used."""
+    name, version = platform.libc_ver()
+    return tuple(map(int, version.split(".")[:2])) if name == "glibc" else (0, 0)
+
+
+@pytest.mark.skipif(glibc() < (2, 35), reason="older ones take no threshold as large")
 def test_what_a_step_frees_is_there_for_the_next():
     command = [sys.executable, "-c", MEMORY]
     given, kept = (int(subprocess.check_output([*command, way])) for way in ("given back", "kept"))  # MiB

@@ -169,9 +169,10 @@ def plan_batches(
 ) -> list[Int[Tensor, " batch"]]:
     """One epoch: every utterance once, similar lengths together, batches in random order.
 
-    Lengths are rounded up in steps of 2 %, utterances are shuffled inside a step, and a batch is cut before it
-    would hold more than ``budget`` frames, padding included. A pure function of its arguments; the number of batches
-    is the same in every epoch, so that schedules can count steps.
+    Lengths are rounded up in steps of 1 %, utterances are shuffled inside a step, and a batch is cut before it
+    would hold more than ``budget`` frames, padding included; a batch that holds half of that also where its lengths
+    would differ by more than a fifth. A pure function of its arguments; the number of batches is the same in every
+    epoch, so that schedules can count steps.
 
     Args:
         lengths: frames of each utterance, all positive.
@@ -184,12 +185,13 @@ def plan_batches(
         [tensor([2, 0]), tensor([3, 1])]
     """
     random = np.random.default_rng([seed, epoch])
-    steps = np.ceil(np.log(lengths.numpy()) / np.log(1.02) - 1e-9)
+    steps = np.ceil(np.log(lengths.numpy()) / np.log(1.01) - 1e-9)
     order = np.lexsort((random.random(len(steps)), steps))
-    rounded = np.floor(1.02 ** steps[order] + 1e-6).astype(np.int64)
+    rounded = np.floor(1.01 ** steps[order] + 1e-6).astype(np.int64)
     cuts, first = [0], 0
     for place, longest in enumerate(rounded.tolist()):
-        if place > first and longest * (place - first + 1) > budget:
+        held = longest * (place - first)
+        if held and (held + longest > budget or (2 * held > budget and longest > 1.2 * rounded[first])):
             cuts.append(first := place)
     batches = [torch.from_numpy(part) for part in np.split(order, cuts[1:])]
     return [batches[index] for index in random.permutation(len(batches))]

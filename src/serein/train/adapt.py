@@ -64,7 +64,8 @@ def adapt(
     """Train an adapter on the frames of these utterances; their labels are not looked at.
 
     Every draw is a pure function of (seed, step), and the checkpoint holds all that the next step depends on, so a
-    run that was killed and called again ends in the same bits on one machine.
+    run that was killed and called again ends in the same bits on one machine. On a CPU the process keeps the memory
+    that a step frees (:func:`serein.train.machine.keep_freed_memory`).
 
     Args:
         array: frames in memory.
@@ -81,7 +82,7 @@ def adapt(
     budget = frame_budget(lengths, settings.batch_size)
 
     # model and optimiser
-    keep_freed_memory()
+    keep_freed_memory(device)
     distillation = _distillation(fresh_adapter(config, array.moments(indices), seed), settings).to(device).train()
     optimizer = torch.optim.AdamW(
         distillation.student.parameters(),

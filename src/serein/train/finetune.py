@@ -74,7 +74,8 @@ def finetune(
 ) -> list[Row]:
     """Train any module that maps (frames, padding mask, frame mask) to logits, in place.
 
-    See :func:`best_epoch` for the choice that the history allows.
+    See :func:`best_epoch` for the choice that the history allows. On a CPU the process keeps the memory that a step
+    frees (:func:`serein.train.machine.keep_freed_memory`).
 
     Args:
         model: a classifier, or a baseline; it ends on the recipe's device, in evaluation mode.
@@ -105,7 +106,7 @@ def finetune(
     budget = frame_budget(lengths, settings.batch_size)
     weights = _class_weights(labels[train], len(classes), settings).to(device)
 
-    keep_freed_memory()
+    keep_freed_memory(device)
     model.to(device).train()
     parameters = list(model.parameters())
     optimizer = _optimizer(model, settings)
