@@ -42,7 +42,7 @@ def one_fold(tone_store: FrameStore) -> Protocol:
 def brief(tiny_recipe: Recipe) -> Recipe:
     return Recipe.from_toml(
         tiny_recipe.to_toml(),
-        ["finetune.epochs=6", "finetune.head_learning_rate=2e-3", "finetune.frame_masking=0.1", "adapt.data=none"],
+        ["finetune.epochs=9", "finetune.head_learning_rate=2e-3", "finetune.frame_masking=0.1", "adapt.data=none"],
     )
 
 
