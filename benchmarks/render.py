@@ -22,7 +22,7 @@ OPENING = """# What the benchmarks measured
 
 Written by `python benchmarks/render.py` from `benchmarks/results/*.json`. A number with a range is a median and the
 lowest and highest of the repetitions; a ratio is that of the medians, with the lowest and highest of the rounds'. The
-sides of a comparison took turns in one run on the same inputs.
+sides of a comparison took turns in one run on the same inputs; only "shuffled" batches are of other utterances.
 """
 
 

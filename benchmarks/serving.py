@@ -217,16 +217,8 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
         "where a request's time goes, one by one": shares(seconds, "alone", len(chosen)),
         f"where a request's time goes, {CLIENTS} clients at once": shares(seconds, "together", len(chosen)),
         "goals": {
-            "the head's work, times as fast": {
-                "is": gain["median"],
-                "at least": HEAD_GOAL,
-                "met": gain["median"] >= HEAD_GOAL,
-            },
-            "largest difference from `serein predict`": {
-                "is": difference,
-                "at most": MOST_DIFFERENCE,
-                "met": difference <= MOST_DIFFERENCE,
-            },
+            "the head's work, times as fast": measure.goal(gain["median"], at_least=HEAD_GOAL),
+            "largest difference from `serein predict`": measure.goal(difference, at_most=MOST_DIFFERENCE),
         },
     }
 

@@ -200,7 +200,12 @@ def test_about_as_many_intervals_hold_the_truth_as_they_say(concentration):
 
 
 def test_the_simulation_prints_shares_near_95_and_the_same_ones_again():
-    command = [sys.executable, Path(__file__).parents[2] / "benchmarks" / "coverage.py", "--corpora=10", "--draws=50"]
+    command = [
+        sys.executable,
+        Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py",
+        "--corpora=10",
+        "--draws=50",
+    ]
     first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
     assert first == second
     rows = [line.strip("| ").split(" | ") for line in first.splitlines() if re.match(r"\| .* \| \d+ \|", line)]

@@ -82,7 +82,7 @@ def talker_intervals(confusions: Int[np.ndarray, "seeds talkers labels labels"],
     as the errors of a score near 1 are. Where all talkers are alike, as under a score of 1, it is a point.
 
     In simulated corpora of 6 to 60 talkers 94 to 96 % of the 95 % intervals held the true UA, and of the percentile
-    bootstrap's 90 to 95 %: ``benchmarks/coverage.py``.
+    bootstrap's 90 to 95 %: ``benchmarks/interval_coverage.py``.
 
     Args:
         confusions: from `talker_confusions`.

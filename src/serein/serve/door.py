@@ -76,7 +76,10 @@ class Door:
         except asyncio.CancelledError:  # the server stops, and waits no longer
             if status == LEFT:
                 await Refusal("draining").reply()(scope, hear, seal)
-        except Exception:  # of any kind: its client is owed a sealed answer, and uvicorn gets it to log
+        except Exception:
+            # Nothing is swallowed here: whatever failed goes on to uvicorn, which logs it. No narrower kind will do: a
+            # fault is what nobody foresaw, and what Starlette answers by itself stands outside of this door: unsealed,
+            # and counted as a client that left.
             if status == LEFT:
                 await Refusal("failed").reply()(scope, hear, seal)
             raise

@@ -1,6 +1,6 @@
 """How many 95 % intervals hold the true UA, in simulated corpora whose talkers differ.
 
-Usage: python benchmarks/coverage.py [--corpora 2000] [--draws 2000]
+Usage: python benchmarks/interval_coverage.py [--corpora 2000] [--draws 2000]
 
 Prints two Markdown tables. The first is of one system's UA: serein's interval (a jackknife over talkers, Student's t,
 logit scale) beside the bootstrap's expanded percentiles (Hesterberg 2015) over the same corpora. The second is of two
