@@ -69,14 +69,14 @@ def test_maps_name_spaces_remarks_and_labels():
     assert set(LABELS) <= set(found)
 
 
-@pytest.mark.parametrize("spaces", [1, 2, 3])
+@pytest.mark.parametrize("spaces", [1, 2, 3, 4])
 def test_all_maps_have_the_scale_of_the_widest(monkeypatch, spaces):
     drawn = []
     monkeypatch.setattr(plots, "_tsne", lambda points: points)  # the maps' places are those given
     monkeypatch.setattr(plots.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
     truth = ["angry", "happy", "sad", "sad"]
     square = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-    widths = [2.0, 10.0, 1.0][:spaces]
+    widths = [2.0, 10.0, 1.0, 3.0][:spaces]
     maps = {str(number): 50 * number + width * square for number, width in enumerate(widths)}
     plots.embedding_maps(maps, truth, LABELS, [""] * spaces)
     (figure,) = drawn

@@ -42,7 +42,7 @@ def test_the_linear_probe_has_no_history_and_no_space_of_its_own(make_run):
     assert run.fold_runs[0].history == {}
     found = load_embeddings(run.fold_runs[0].embeddings, run.protocol.folds[0].test)
     assert found.encoder.shape == (24, 8)
-    assert found.system is None
+    assert (found.fresh, found.adapter, found.system) == (None, None, None)
 
 
 def test_half_precision_embeddings_are_read_as_float32(tmp_path):

@@ -5,13 +5,33 @@ import pytest
 import torch
 
 from serein.errors import StoreError
-from serein.frames.store import FrameStore
+from serein.frames.store import FrameStore, write_shard
 
 
 @pytest.fixture
 def store(tone_store, tmp_path) -> FrameStore:
     shutil.copytree(tone_store.folder, tmp_path / "frames")
     return FrameStore(tmp_path / "frames")
+
+
+def rewritten(store: FrameStore, ids: tuple[str, ...], frames: list[torch.Tensor]) -> str:
+    for shard in store.headers:
+        write_shard(shard, (), (), {})
+    write_shard(next(iter(store.headers)), ids, frames, {})
+    return FrameStore(store.folder).digest
+
+
+def test_a_digest_is_of_the_frames_and_of_whose_they_are(store, tone_store):
+    assert store.digest == tone_store.digest == FrameStore(store.folder).digest
+    one, two = torch.ones(3, 1, 4).half(), torch.zeros(2, 1, 4).half()
+    digests = [
+        rewritten(store, ("a", "b"), [one, two]),
+        rewritten(store, ("a", "c"), [one, two]),
+        rewritten(store, ("a", "b"), [one[:2], torch.cat([one[:1], two])]),  # the same bytes, parted elsewhere
+        rewritten(store, ("a", "b"), [one, two + 1]),
+    ]
+    assert len({*digests, tone_store.digest}) == 5
+    assert rewritten(store, ("a", "b"), [one, two]) == digests[0]
 
 
 def flat_files(store: FrameStore) -> list[Path]:

@@ -21,7 +21,7 @@ from serein.evaluate.runs import load_embeddings, load_run
 from serein.frames.batches import FrameArray
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
-from serein.frames.store import FrameStore
+from serein.frames.store import FrameStore, write_shard
 from serein.recipe import Recipe
 from serein.train import systems
 from serein.train.crossval import cross_validate, label_indices, model_config
@@ -81,11 +81,14 @@ def test_a_run_keeps_the_space_of_the_adapter_before_labels(brief_run, brief, tm
     run = load_run(brief_run)
     fold = run.protocol.folds[0]
     found = load_embeddings(run.fold_runs[0].embeddings, fold.test)
-    assert found.adapter is not None
-    assert found.adapter.shape == (len(fold.test), brief.model.width)
     assert found.system is not None
-    assert np.abs(found.adapter).max() > 0
+    for space in (found.fresh, found.adapter):
+        assert space is not None
+        assert space.shape == (len(fold.test), brief.model.width)
+        assert np.abs(space).max() > 0
+    assert not np.array_equal(found.fresh, found.adapter)
     page = write_report(Path(shutil.copytree(brief_run, tmp_path / "copy"))).markdown.read_text(encoding="utf-8")
+    assert re.search(r"\| Fresh adapter, untrained \| -?\d", page)
     assert re.search(r"\| Adapter, before fine-tuning \| -?\d", page)
 
 
@@ -246,6 +249,21 @@ def test_another_run_in_the_same_folder_is_refused_and_what_differs_is_named(
     ):
         with pytest.raises(StoreError, match=f"holds a run with {said}; give another folder"):
             cross_validate(tone_store, labelled, asked, linear_run, recipe, system=system, seeds=seeds)
+    assert tree(linear_run) == before
+
+
+def test_a_run_is_not_continued_on_frames_that_were_extracted_anew(
+    linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
+):
+    shutil.copytree(tone_store.folder, tmp_path / "frames")
+    shard, header = next(iter(FrameStore(tmp_path / "frames").headers.items()))
+    frames = tone_store.load().flat[: sum(header.lengths)] * 2
+    write_shard(shard, header.ids, frames.split(list(header.lengths)), header.failed)
+    before = tree(linear_run)
+    with pytest.raises(StoreError, match="holds a run with another frames; give another folder"):
+        cross_validate(
+            FrameStore(tmp_path / "frames"), labelled, protocol, linear_run, tiny_recipe, system="linear", seeds=(0, 1)
+        )
     assert tree(linear_run) == before
 
 
@@ -516,7 +534,7 @@ def test_a_run_with_views_or_other_corpora_is_not_continued_without_them(
     run = cross_validate(tone_store, labelled, two_folds, tmp_path / "run", recipe, unlabelled=[other])
     assert load_run(run).name == "adapter, trained without labels on other corpora (quiet)"
     assert json.loads((run / "run.json").read_text())["unlabelled"] == ["quiet"]
-    with pytest.raises(StoreError, match="holds a run with another unlabelled and truths;"):
+    with pytest.raises(StoreError, match="holds a run with another frames and unlabelled and truths;"):
         cross_validate(tone_store, labelled, two_folds, run, recipe, unlabelled=[other, other])
     with pytest.raises(UsageError, match="give the other corpora with --unlabelled"):
         cross_validate(tone_store, labelled, two_folds, run, recipe)

@@ -47,7 +47,18 @@ def test_a_store_alone_is_its_own_frames(stores):
     assert material.array.ids == alone.ids
     assert material.array.flat.equal(alone.flat)
     assert (material.views, material.elsewhere.tolist()) == (1, [])
-    assert material.said == {"views": [], "unlabelled": []}
+    assert material.said == {"frames": [stores.own.digest], "views": [], "unlabelled": []}
+
+
+def test_a_run_says_which_frames_it_heard_and_in_which_order(stores):
+    for given in (
+        {"views": [stores.slow], "unlabelled": [stores.other]},
+        {"views": [stores.slow], "beside": [stores.mel, stores.slow_mel]},
+    ):
+        heard = [stores.own, *(store for stores_of_a_kind in given.values() for store in stores_of_a_kind)]
+        said = gather(stores.own, (), **given).said["frames"]
+        assert said == [store.digest for store in heard]
+        assert len(set(said)) == len(heard)
 
 
 def test_views_carry_their_speed_in_their_ids_and_stand_in_the_corpuss_order(stores):

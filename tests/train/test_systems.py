@@ -17,6 +17,7 @@ from serein.frames.store import FrameStore
 from serein.progress import quiet
 from serein.recipe import Recipe
 from serein.train import systems
+from serein.train.adapt import fresh_adapter
 from serein.train.crossval import cross_validate, label_indices, model_config
 from serein.train.finetune import in_batches
 from serein.train.heads import HEADS
@@ -390,7 +391,7 @@ def test_the_members_of_a_committee_start_from_one_adapter_that_was_trained_with
     assert not starts[0]["embed.weight"].equal(starts[2]["embed.weight"])
 
 
-def test_the_space_of_the_adapter_before_labels_is_its_mean_frame(task, monkeypatch):
+def test_the_spaces_of_the_adapter_before_labels_are_its_mean_frames_fresh_and_trained(task, monkeypatch):
     handed = []
 
     def watch(*arguments, **how):
@@ -401,14 +402,17 @@ def test_the_space_of_the_adapter_before_labels_is_its_mean_frame(task, monkeypa
     monkeypatch.setattr(systems, "adapt", watch)
     trained = replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), ["adapt.data=inductive"]))
     outcome = systems.adapter(trained, quiet)
-    assert list(outcome.embeddings) == ["encoder", "system", "adapter without labels"]
-    first = task.parts().test[:1]
-    frames, _, padding_mask = task.array.batch(first)
-    with torch.no_grad():
-        expected = handed[0].adapter.eval()(frames, padding_mask).mean(1)
-    assert torch.allclose(outcome.embeddings["adapter without labels"][:1], expected, atol=0.02)  # bf16 where there is
+    assert list(outcome.embeddings) == ["encoder", "system", "fresh adapter", "adapter without labels"]
+    frames, _, padding_mask = task.array.batch(task.parts().test[:1])
+    untrained = fresh_adapter(task.config, task.array.moments(task.with_views(task.parts().train)), task.seed)
+    for space, network in (("fresh adapter", untrained), ("adapter without labels", handed[0].adapter)):
+        with torch.no_grad():
+            expected = network.eval()(frames, padding_mask).mean(1)
+        assert torch.allclose(outcome.embeddings[space][:1], expected, atol=0.02)  # bf16 where there is
     fresh = replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), ["adapt.data=none"]), folder=task.folder / "f")
-    assert "adapter without labels" not in systems.adapter(fresh, quiet).embeddings
+    spaces = systems.adapter(fresh, quiet).embeddings
+    assert list(spaces) == ["encoder", "system", "fresh adapter"]
+    assert spaces["fresh adapter"].equal(outcome.embeddings["fresh adapter"])
 
 
 def test_an_adapter_is_trained_once_for_all_tasks_that_need_the_same_one(task, tmp_path):

@@ -127,9 +127,19 @@ def test_a_checkpoint_of_other_frames_settings_or_seed_is_not_continued(tmp_path
         replace(task, recipe=Recipe.from_toml("", ["finetune.epochs=7"])),
         replace(task, labels=task.labels.flip(0)),
         replace(task, fold=replace(FOLD, validation=FOLD.test)),
+        replace(task, frames=("extracted again",)),
     ):
         with pytest.raises(StoreError, match="left by a training with other settings"):
             other.checkpoint("finetune").restore(module, optimizer)
+
+
+def test_an_adapter_is_shared_by_tasks_that_hear_the_same_frames_alone(tmp_path):
+    task = task_of(folder=tmp_path, frames=("0123",), adapters=tmp_path)
+    heard = torch.tensor([0, 1])
+    shared = task.adapter_checkpoint(heard).path
+    assert replace(task, labels=task.labels.flip(0)).adapter_checkpoint(heard).path == shared
+    assert replace(task, frames=("4567",)).adapter_checkpoint(heard).path != shared
+    assert task.adapter_checkpoint(heard[:1]).path != shared
 
 
 def test_ua_of_logits_by_hand():

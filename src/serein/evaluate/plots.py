@@ -136,8 +136,10 @@ def embedding_maps(
         shown = np.sort(np.random.default_rng(0).choice(len(shown), MOST_POINTS, replace=False))
     places = [_centred(_tsne(points[shown])) for points in embeddings.values()]
     reach = 1.06 * max(float(np.abs(of_space).max()) for of_space in places) or 1.0  # a single point has no extent
-    figure = Figure(figsize=(4.3 * len(embeddings), 5.1), layout="compressed")
-    panels = figure.subplots(1, len(embeddings), squeeze=False).flat
+    rows = 2 if len(embeddings) == 4 else 1  # four side by side would be small on a page
+    columns = len(embeddings) // rows
+    figure = Figure(figsize=(4.3 * columns, 0.4 + 4.7 * rows), layout="compressed")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
     for axes, name, of_space, remark in zip(panels, embeddings, places, remarks, strict=True):
         for index, label in enumerate(labels):
             of_label = of_space[truths[shown] == label]
@@ -147,9 +149,7 @@ def embedding_maps(
         axes.set(xticks=[], yticks=[], xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.spines[:].set_visible(True)
     handles, names = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=min(len(labels), 4 * len(embeddings)), frameon=False
-    )
+    figure.legend(handles, names, loc="outside lower center", ncols=min(len(labels), 4 * columns), frameon=False)
     return figure
 
 

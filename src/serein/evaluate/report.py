@@ -114,6 +114,7 @@ def _embedded(run: Run, done: FoldRun) -> Embedded:
     found = load_embeddings(done.embeddings, rows)
     spaces = {
         "Frozen encoder": found.encoder,
+        "Fresh adapter, untrained": found.fresh,
         "Adapter, before fine-tuning": found.adapter,
         f"{run.name}, after fine-tuning": found.system,
     }

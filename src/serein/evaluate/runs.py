@@ -112,13 +112,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """One vector a test utterance of a fold: of the frozen encoder, of the adapter before labels, and of the system.
+    """One vector a test utterance of a fold: of the frozen encoder, of the adapter, and of the system.
 
-    The last two are None where there is none: a linear probe has neither, a fresh adapter learnt nothing before labels.
+    Of the adapter there are two: fresh, which nothing trained, and as fine-tuning found it after training without
+    labels. What there is not is None: a linear probe has the encoder's alone, and runs of before have no fresh adapter.
     """
 
     ids: tuple[str, ...]
     encoder: Float[np.ndarray, "utterances encoder_width"]
+    fresh: Float[np.ndarray, "utterances adapter_width"] | None
     adapter: Float[np.ndarray, "utterances adapter_width"] | None
     system: Float[np.ndarray, "utterances system_width"] | None
 
@@ -167,7 +169,8 @@ def load_embeddings(path: Path, utterances: Collection[str]) -> Embeddings:
         with safe_open(path, framework="numpy") as file:
             ids = tuple(json.loads(file.metadata()["serein"])["ids"])
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-            found = Embeddings(ids, tensors["encoder"], tensors.get("adapter without labels"), tensors.get("system"))
+            others = ("fresh adapter", "adapter without labels", "system")
+            found = Embeddings(ids, tensors["encoder"], *(tensors.get(name) for name in others))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise CorpusError(f"{path}: cannot be read ({error!r}); delete its folder and run the command again") from error
     if sorted(ids) != sorted(utterances) or any(len(points) != len(ids) for points in tensors.values()):

@@ -78,6 +78,12 @@ class FrameStore:
         return {name: why for header in self.headers.values() for name, why in header.failed.items()}
 
     @property
+    def digest(self) -> str:
+        """Sixteen hexadecimal digits that tell these frames, and whose they are, from any others."""
+        held = [(header.ids, header.lengths, header.checksum) for header in self.headers.values()]
+        return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
+
+    @property
     def frame_rate(self) -> float:
         """Frames a second, after temporal pooling."""
         rate: float = self.settings["frame_rate"]
@@ -125,8 +131,7 @@ class FrameStore:
                 yield frames
 
     def _mapped(self, numbers: int) -> Tensor:
-        checksums = "".join(header.checksum for header in self.headers.values())
-        path = self.folder / f"flat-{hashlib.sha256(checksums.encode()).hexdigest()[:16]}.float16"
+        path = self.folder / f"flat-{self.digest}.float16"
         if not path.exists():
             for outdated in self.folder.glob("flat-*.float16"):
                 outdated.unlink()

@@ -129,7 +129,7 @@ def cross_validate(
             place.mkdir(parents=True, exist_ok=True)
             task = Task(
                 array, labels, material.talkers, fold, config, recipe, seed, place,
-                views=material.views, elsewhere=material.elsewhere, adapters=adapters,
+                frames=material.said["frames"], views=material.views, elsewhere=material.elsewhere, adapters=adapters,
             )  # fmt: skip
 
             def tell(stage: str, done: int, total: int, step: Row, fold: Fold = fold, seed: int = seed) -> None:

@@ -99,6 +99,7 @@ def gather(
     if talker_statistics:
         array = array.normed_by_talker(talkers)
     said = {
+        "frames": [each.digest for each in (store, *views, *unlabelled, *beside)],
         "views": [f"speed {view.settings['speed']:g}, corpus {view.settings['corpus']['hash']}" for view in views],
         "unlabelled": [other.settings["corpus"]["name"] for other in unlabelled],
     }

@@ -53,7 +53,8 @@ def adapt_store(
     array = store.load()
     config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
     path = folder / "adapt.checkpoint.safetensors"
-    checkpoint = Checkpoint(path, recipe.speed.checkpoint_seconds, digest(recipe, seed, config, array.ids))
+    purpose = digest(recipe, seed, config, store.digest)
+    checkpoint = Checkpoint(path, recipe.speed.checkpoint_seconds, purpose)
     adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
     save_model(folder, adapted.adapter, config)
     save_attributes(folder, adapted.attributes.prototypes, recipe.adapt)
@@ -126,7 +127,8 @@ def train_model(
     train = tuple(utterance.id for utterance in corpus if utterance.id not in set(held_out))
     task = Task(
         array, label_indices(array, corpus, corpus.labels), material.talkers,
-        Fold("ship", train, held_out, ()), config, recipe, seed, folder, views=material.views, pretrained=pretrained,
+        Fold("ship", train, held_out, ()), config, recipe, seed, folder,
+        frames=material.said["frames"], views=material.views, pretrained=pretrained,
     )  # fmt: skip
     outcome = adapter(task, report)
     chosen = outcome.choice["epochs"]

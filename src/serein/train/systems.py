@@ -84,11 +84,14 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
     outcome.history = start.history + outcome.history
     outcome.seconds = seconds | outcome.seconds
     outcome.collapse = start.collapse
-    if start.history or task.pretrained is not None:
-        space = in_batches(
-            _mean_frame(start.adapter(task.seed), task), task.array, task.parts().test, task.recipe.speed
+    trained = start.history or task.pretrained is not None
+    spaces = {"fresh adapter": (_fresh(task) if trained else start.adapter)(task.seed)}
+    if trained:
+        spaces["adapter without labels"] = start.adapter(task.seed)
+    for space, network in spaces.items():
+        outcome.embeddings[space] = in_batches(
+            _mean_frame(network, task), task.array, task.parts().test, task.recipe.speed
         )
-        outcome.embeddings["adapter without labels"] = space
     return outcome
 
 
@@ -170,6 +173,11 @@ def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: 
     )
 
 
+def _fresh(task: Task) -> Callable[[int], WAPTransformer]:
+    moments = task.array.moments(task.with_views(task.parts().train))
+    return lambda seed: fresh_adapter(task.config, moments, seed)
+
+
 def _mean_frame(adapter: WAPTransformer, task: Task) -> Callable[[Tensor, Tensor], Tensor]:
     adapter = copy.deepcopy(adapter).to(pick_device(task.recipe.speed.device)).eval()
     return lambda frames, padding_mask: masked_mean(adapter(frames, padding_mask), padding_mask)
@@ -189,8 +197,7 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     if (pretrained := task.pretrained) is not None:
         return Start(lambda _: pretrained, [], "")
     if data == "none":
-        moments = task.array.moments(task.with_views(train))
-        return Start(lambda seed: fresh_adapter(task.config, moments, seed), [], "")
+        return Start(_fresh(task), [], "")
     own = {
         "inductive": train,
         "transductive": torch.cat([train, validation, test]).unique(),

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,6 +49,7 @@ class Task:
         recipe: the settings.
         seed: of this repetition.
         folder: where checkpoints may stand.
+        frames: digests of the stores that the array was loaded from; a checkpoint of other frames is not continued.
         views: how many times each utterance of the corpus stands in the array, at different speeds; the further views
             are for training, and with ``model.test_views`` for judging too.
         elsewhere: utterances of the array that belong to other corpora.
@@ -64,6 +65,7 @@ class Task:
     recipe: Recipe
     seed: int
     folder: Path
+    frames: Sequence[str] = ()
     views: int = 1
     elsewhere: Int[Tensor, " others"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     pretrained: WAPTransformer | None = None
@@ -137,7 +139,7 @@ class Task:
             include={"width", "blocks", "heads", "dropout", "layer_mix", "talker_statistics"}
         )
         ids = [self.array.ids[index] for index in heard.tolist()]
-        facts = (shape, recipe.adapt, config.encoder, config.max_frames, ids, self._machine())
+        facts = (shape, recipe.adapt, config.encoder, config.max_frames, self.frames, ids, self._machine())
         purpose = digest(Recipe(), self.seed, *facts)
         return Checkpoint(
             self.adapters / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose
@@ -161,7 +163,8 @@ class Task:
 
     def _purpose(self) -> str:
         start = self.pretrained.state_dict() if self.pretrained else {}
-        facts = (self.config, self.fold, self.labels.tolist(), self.array.ids, save(start), self._machine())
+        ids = self.array.ids
+        facts = (self.config, self.fold, self.labels.tolist(), self.frames, ids, save(start), self._machine())
         return digest(self.recipe, self.seed, *facts)
 
     def _machine(self) -> tuple[str, str]:
@@ -176,8 +179,9 @@ class Outcome:
     Attributes:
         model: trained on training and validation talkers together, with what was chosen on the validation talkers.
         probabilities: of the test utterances, in the fold's order.
-        embeddings: of the test utterances, by name: "encoder" is the frozen encoder's mean frame, "adapter without
-            labels" the mean frame of the adapter that fine-tuning started from, "system" what the output layer sees.
+        embeddings: of the test utterances, by name: "encoder" is the frozen encoder's mean frame, "fresh adapter" that
+            of an adapter which nothing trained, "adapter without labels" that of the trained one which fine-tuning
+            started from, "system" what the output layer sees.
         choice: what was chosen on validation talkers.
         history: one row a step.
         seconds: by stage.
