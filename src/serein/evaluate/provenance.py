@@ -55,12 +55,17 @@ def protocol(run: Run) -> list[Block]:
     if run.leaks:
         text = "A text in two parts is normal where all say the same sentences; a recording in both is a fault."
         shared = [Table(["Shared between parts"], [[leak] for leak in run.leaks]), Paragraph(text)]
+    unread: list[Block] = []
+    if run.without_frames:
+        reasons = [[name, reason] for name, reason in run.without_frames.items()]
+        unread = [Details("Utterances that could not be read", [Table(["Utterance", "Why"], reasons, text_columns=2)])]
     return [
         Section("Protocol"),
         Paragraph(f"{run.protocol.name}, hash {run.protocol.hash}. {run.protocol.description}"),
         Paragraph(f"Adapter training: {run.adapter_training}. Labels: {', '.join(run.protocol.labels)}."),
         Table(header, rows, text_columns=4),
         *shared,
+        *unread,
     ]
 
 

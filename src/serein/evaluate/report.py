@@ -154,7 +154,7 @@ def _beside(first: Run, other: Run) -> dict[str, Any]:
 def _identity(run: Run) -> dict[str, Any]:
     """What must be known to quote a score of this run."""
     protocol = {key: getattr(run.protocol, key) for key in ("name", "hash", "oracle", "shares_talkers")}
-    heard = ("adapter_training", "talker_statistics", "synthetic", "leaks", "encoder")
+    heard = ("adapter_training", "talker_statistics", "synthetic", "leaks", "without_frames", "encoder")
     keys = ("name", "system", "corpus", "seeds", *heard)
     return {key: getattr(run, key) for key in keys} | {"protocol": protocol}
 

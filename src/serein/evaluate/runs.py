@@ -81,6 +81,7 @@ class Run:
         encoder: name, revision, layers and so on of the frozen encoder.
         synthetic: whether the voices are made by a machine.
         leaks: sentences about what the parts of a fold share.
+        without_frames: utterances of the corpus that could not be read, and why; they are in no fold.
         protocol: the folds, checked against their hash.
         recipe: the text of ``recipe.toml``.
         environment: versions and machine.
@@ -99,6 +100,7 @@ class Run:
     encoder: Mapping[str, Any]
     synthetic: bool
     leaks: tuple[str, ...]
+    without_frames: Mapping[str, str]
     protocol: Protocol
     recipe: str
     environment: Mapping[str, Any]
@@ -151,6 +153,7 @@ def load_run(folder: str | Path) -> Run:
         talker_statistics=facts.get("talker_statistics", "none"),
         seeds=tuple(facts["seeds"]),
         leaks=tuple(facts["leaks"]),
+        without_frames=facts.get("without_frames", {}),
         protocol=protocol,
         recipe=_read_text(folder / "recipe.toml"),
         environment=_read_json(folder / "environment.json", ()),

@@ -85,6 +85,12 @@ def banners(run: Run) -> list[Block]:
             "SYNTHETIC VOICES.",
             "A machine speaks in this corpus: the scores show that the program works and say nothing about people.",
         ),
+        (
+            bool(run.without_frames),
+            "UTTERANCES MISSING.",
+            f"Of the corpus's utterances {len(run.without_frames):,} could not be read: they are in no fold, and count "
+            "neither as right nor as wrong. They are named under the protocol.",
+        ),
         (bool(collapsed), "COLLAPSED.", f"The adapter's teacher gave nearly one frame for everything in {collapsed}."),
     ]
     return [Banner(title, text) for applies, title, text in found if applies]
