@@ -146,7 +146,7 @@ def fine_tuning(corpus: Corpus, scale: float, args: argparse.Namespace) -> Cost:
     everyone = torch.arange(len(array.ids))
     config = model_config(store, array, recipe, corpus.labels)
     model = fresh_classifier(config, recipe, fresh_adapter(config, array.moments(everyone), 0), 0)
-    labels = label_indices(array, corpus, corpus.labels)
+    labels = label_indices(array.ids, corpus, corpus.labels)
     finetune(model, array, labels, everyone, recipe, classes=corpus.labels, report=clock)
     return _on_frames(model, array.flat.nbytes, clock, scale)
 

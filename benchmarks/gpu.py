@@ -92,7 +92,7 @@ def step_flops(store: FrameStore, corpus: Corpus, recipe: Recipe) -> dict[str, f
     with FlopCounterMode(display=False) as adapting:
         adapt(array, middle, config, once)
     model = fresh_classifier(config, once, build_adapter(config), 0)
-    labels = label_indices(array, corpus, corpus.labels)
+    labels = label_indices(array.ids, corpus, corpus.labels)
     plain = Recipe.from_toml(once.to_toml(), ["finetune.balance=none"])
     with FlopCounterMode(display=False) as tuning:
         finetune(model, array, labels, middle, plain, classes=corpus.labels)

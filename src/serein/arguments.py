@@ -13,6 +13,14 @@ if TYPE_CHECKING:
     from serein.frames.store import FrameStore
     from serein.recipe import Recipe
 
+Table = Annotated[Path, typer.Argument(help="The corpus's table.")]
+EncoderName = Annotated[str, typer.Option("--encoder", help="Hub id or folder of a transformers encoder, or logmel.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1")]
+Dtype = Annotated[str, typer.Option(help="float32, or bfloat16: faster, changes the last digits.")]
+CutWhisper = Annotated[
+    bool, typer.Option(help="Whisper without its padding to 30 s: much cheaper, frames differ a little.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML file; the defaults are the paper's values.")]
 RecipeChanges = Annotated[

@@ -13,14 +13,20 @@ import typer
 
 from serein.arguments import (
     Beside,
+    CutWhisper,
+    Device,
+    Dtype,
+    EncoderName,
     FoldsFile,
     Json,
     LabelMap,
     ProtocolName,
     RecipeChanges,
     RecipeFile,
+    Revision,
     Seed,
     Seeds,
+    Table,
     Unlabelled,
     Views,
     open_corpus,
@@ -127,20 +133,18 @@ def corpus(
 
 @app.command(rich_help_panel=MAKE)
 def extract(
-    table: Annotated[Path, typer.Argument(help="The corpus's table.")],
-    encoder: Annotated[str, typer.Option(help="Hub id or folder of a transformers encoder, or logmel.")],
+    table: Table,
+    encoder: EncoderName,
     output: Annotated[
         Path, typer.Option("-o", "--output", help="A frame store: the folder that crossval and train read.")
     ],
     layers: Annotated[str, typer.Option(help="Numbers, 0 = before the first block, -1 = last: 2,3,4")] = "-1",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    revision: Revision = None,
     pool: Annotated[int, typer.Option(min=1, help="Average this many frames into one.")] = 1,
     speed: Annotated[float, typer.Option(min=0.5, max=2, help="Play faster: other pitch, as another talker's.")] = 1.0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, or bfloat16: faster, changes the last digits.")] = "float32",
-    cut_whisper: Annotated[
-        bool, typer.Option(help="Whisper without its padding to 30 s: much cheaper, frames differ a little.")
-    ] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    cut_whisper: CutWhisper = False,
 ) -> None:
     """Run the frozen encoder over a corpus, once; continues where it stopped.
 

@@ -1,6 +1,10 @@
+import json
+from math import nan
+
+import numpy as np
 import pytest
 
-from serein.evaluate.files import write_atomically
+from serein.evaluate.files import as_json, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_its_folder_is_made(tmp_path):
@@ -18,3 +22,9 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     with pytest.raises(OSError, match="partial"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+
+
+def test_json_has_lists_for_arrays_and_null_for_what_is_undefined():
+    text = as_json({"a": nan, "b": [{"c": (1.5, nan)}], "d": np.array([[1, 2]]), "e": "nan"})
+    assert json.loads(text) == {"a": None, "b": [{"c": [1.5, None]}], "d": [[1, 2]], "e": "nan"}
+    assert text.endswith("}\n")

@@ -104,8 +104,9 @@ def test_scores_without_an_interval_are_called_unknown():
     rows = tuple(Prediction(id_, "01", "only", 0, label, label) for id_, label in (("c", "angry"), ("d", "sad")))
     alone = Run(
         folder=Path("run"), system="adapter", name="adapter", adapter_training="none", talker_statistics="none",
-        seeds=(0,), command="", corpus="toy", encoder={}, synthetic=False, leaks=(), without_frames={}, protocol=protocol,
-        recipe="", environment={}, predictions=rows, fold_runs=(FoldRun("only", 0, {}, 0, {}, {}, False, {}, Path("e")),),
+        seeds=(0,), command="", corpus="toy", encoder={}, synthetic=False, leaks=(), without_frames={},
+        protocol=protocol, recipe="", environment={}, predictions=rows,
+        fold_runs=(FoldRun("only", 0, {}, 0, {}, {}, False, {}, Path("e")),),
     )  # fmt: skip
     assert "| 100.0 % | unknown |" in text(run=alone)
 

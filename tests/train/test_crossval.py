@@ -347,7 +347,7 @@ def test_a_transductive_run_says_so_and_sees_the_test_talkers_frames(tone_store,
 
 def task_of(store: FrameStore, corpus: Corpus, protocol: Protocol, recipe: Recipe, folder: Path) -> Task:
     array = store.load()
-    labels = label_indices(array, corpus, protocol.labels)
+    labels = label_indices(array.ids, corpus, protocol.labels)
     config = model_config(store, array, recipe, protocol.labels)
     return Task(array, labels, gather(store, ()).talkers, protocol.folds[0], config, recipe, 0, folder)
 
@@ -399,7 +399,7 @@ def test_utterances_of_other_labels_are_not_read(tone_store, labelled, brief, tm
     three = labelled.relabel({"angry": "angry", "neutral": "neutral", "sad": "sad"})
     protocol = make_protocol("sessions", three)
     array = tone_store.load()
-    labels = label_indices(array, three, protocol.labels)
+    labels = label_indices(array.ids, three, protocol.labels)
     assert (labels == -1).sum() == len(labelled) - len(three)
     run = cross_validate(tone_store, three, protocol, tmp_path, brief, system="linear")
     rows = rows_of(run / "predictions.csv")

@@ -36,7 +36,7 @@ def material(tone_store: FrameStore, tiny_recipe: Recipe):
     array = tone_store.load()
     return (
         array,
-        label_indices(array, corpus, corpus.labels),
+        label_indices(array.ids, corpus, corpus.labels),
         model_config(tone_store, array, tiny_recipe, corpus.labels),
     )
 

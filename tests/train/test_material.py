@@ -77,7 +77,7 @@ def test_views_carry_their_speed_in_their_ids_and_stand_in_the_corpuss_order(sto
 
 def test_a_view_has_its_utterances_label_and_another_talker(stores):
     material = gather(stores.own, stores.own.ids, views=[stores.slow], unlabelled=[stores.other])
-    labels = label_indices(material.array, stores.corpus, stores.corpus.labels)
+    labels = label_indices(material.array.ids, stores.corpus, stores.corpus.labels)
     assert labels[:12].min() >= 0
     assert labels[:12].equal(labels[12:24])
     who = [utterance.talker for utterance in stores.corpus]
@@ -98,7 +98,7 @@ def test_labels_of_unlabelled_stores_are_never_looked_at_even_under_the_same_ids
     assert material.array.ids[12] == f"other/0/{stores.other.ids[0]}"
     assert material.array.ids[16] == f"other/1/{stores.other.ids[0]}"
     assert len(set(material.array.ids)) == 20
-    assert label_indices(material.array, stores.corpus, stores.corpus.labels)[12:].tolist() == [-1] * 8
+    assert label_indices(material.array.ids, stores.corpus, stores.corpus.labels)[12:].tolist() == [-1] * 8
     assert material.said["unlabelled"] == ["others", "others"]
     assert material.array.batch(torch.tensor([12])).frames.equal(stores.other.load().batch(torch.tensor([0])).frames)
 

@@ -48,7 +48,7 @@ def strangers(store, recipe, folder, views=()):
     material = gather(store, [u.id for u in corpus], views=views)
     train = tuple(u.id for u in corpus if u.id not in test)
     task = Task(
-        material.array, label_indices(material.array, corpus, corpus.labels), material.talkers,
+        material.array, label_indices(material.array.ids, corpus, corpus.labels), material.talkers,
         Fold("oracle", train, test, test), model_config(store, material.array, recipe, corpus.labels), recipe, 0,
         folder, views=material.views,
     )  # fmt: skip

@@ -66,7 +66,7 @@ def brief(tiny_recipe: Recipe) -> Recipe:
 def task(material: Material, store: FrameStore, few: Corpus, one_fold: Protocol, brief: Recipe, tmp_path: Path) -> Task:
     array = material.array
     return Task(
-        array, label_indices(array, few, one_fold.labels), material.talkers, one_fold.folds[0],
+        array, label_indices(array.ids, few, one_fold.labels), material.talkers, one_fold.folds[0],
         model_config(store, array, brief, one_fold.labels), brief, 0, tmp_path,
         views=material.views, elsewhere=material.elsewhere,
     )  # fmt: skip

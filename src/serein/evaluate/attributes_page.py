@@ -1,19 +1,15 @@
 """The page about local attributes: HTML, the same in Markdown, every number as JSON, and clips to listen to."""
 
-import json
 from collections.abc import Callable, Sequence
-from html import escape
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from serein.errors import UsageError
 from serein.evaluate import document
 from serein.evaluate.attributes import Information, KnownFrames, NearestFrame, information, most_used, nearest, usage
 from serein.evaluate.document import Block, Cards, Clips, Details, Paragraph, Picture, Section, Table, Title
-from serein.evaluate.files import write_atomically
+from serein.evaluate.files import as_json, write_atomically
 
 FORMAT = 1
 FRAMES_EACH = 5  # clips of an attribute, each of another talker
@@ -58,8 +54,8 @@ def write_page(folder: Path, corpus: str, frames: KnownFrames, listen: int, cut:
         **{folder / "figures" / f"{name}.svg": picture.svg.encode() for name, picture in pictures.items()},
         **{folder / "clips" / f"{name}.wav": wav for clips in sounds.values() for name, _, wav in clips.clips},
         folder / "attributes.md": f"{document.markdown(blocks)}\n".encode(),
-        folder / "attributes.json": f"{json.dumps(_numbers(corpus, frames, shared, close), indent=1)}\n".encode(),
-        page: _page(corpus, blocks).encode(),
+        folder / "attributes.json": as_json(_numbers(corpus, frames, shared, close)).encode(),
+        page: document.page(_title(corpus), blocks, "All numbers are in attributes.json.").encode(),
     }
     for path, content in contents.items():
         write_atomically(path, content)
@@ -187,13 +183,6 @@ def _numbers(
             for frame in of_attribute
         ],
     }
-
-
-def _page(corpus: str, blocks: Sequence[Block]) -> str:
-    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        title=escape(_title(corpus)), body=document.html(blocks), footer="All numbers are in attributes.json."
-    )
 
 
 def _title(corpus: str) -> str:

@@ -5,6 +5,8 @@ from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
+from importlib.resources import files
+from string import Template
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,12 @@ class Details:
 
 
 Block = Title | Section | Paragraph | Banner | Cards | Table | Picture | Clips | Code | Details
+
+
+def page(title: str, blocks: Sequence[Block], footer: str) -> str:
+    """A whole HTML page, which needs no network."""
+    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
+    return Template(template).substitute(title=escape(title), body=html(blocks), footer=footer)
 
 
 def html(blocks: Sequence[Block]) -> str:

@@ -1,6 +1,11 @@
-"""Files that are seen whole or not at all."""
+"""Files that are seen whole or not at all, and numbers as JSON has them."""
 
+import json
+from math import isnan
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -9,3 +14,33 @@ def write_atomically(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     partial.replace(path)
+
+
+def as_json(document: Any) -> str:
+    """The text of a JSON file: arrays as lists, and null for what is undefined (nan).
+
+    Example:
+        >>> print(as_json({"ua": float("nan"), "counts": np.array([1, 2])}), end="")
+        {
+         "ua": null,
+         "counts": [
+          1,
+          2
+         ]
+        }
+    """
+    return json.dumps(_plain(document), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case float() if isnan(value):
+            return None
+        case np.ndarray():
+            return value.tolist()
+        case dict():
+            return {key: _plain(inner) for key, inner in value.items()}
+        case list() | tuple():
+            return [_plain(inner) for inner in value]
+        case _:
+            return value

@@ -1,27 +1,21 @@
 """The report of a run: one HTML page, the same in Markdown, and every number as JSON."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
-from importlib.resources import files
 from importlib.util import find_spec
-from math import isnan
 from pathlib import Path
-from string import Template
 from typing import Any
-
-import numpy as np
 
 from serein.errors import UsageError
 from serein.evaluate import document, provenance, sections
-from serein.evaluate.document import Block, Picture
-from serein.evaluate.files import write_atomically
+from serein.evaluate.document import Picture
+from serein.evaluate.files import as_json, write_atomically
 from serein.evaluate.runs import FoldRun, Run, load_embeddings, load_run
 from serein.evaluate.silhouettes import Embedded, Silhouette, silhouettes
 from serein.evaluate.summary import Summary, compare, summarise
 
 FORMAT = 1
+FOOTER = "Every score is computed from predictions.csv in this folder; all numbers are in scores.json."
 _COSTS = ("fold", "seed", "seconds", "peak_memory_bytes", "trainable_parameters", "choice", "collapsed")
 
 
@@ -69,9 +63,9 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
     figures = {run / "figures" / f"{picture.name}.svg": picture.svg for picture in (confusion, maps, *curves)}
     paths = ReportPaths(run / "report.html", run / "report.md", run / "scores.json", tuple(figures))
     texts = figures | {
-        paths.html: _page(this, blocks),
+        paths.html: document.page(sections.title(this), blocks, FOOTER),
         paths.markdown: document.markdown(blocks) + "\n",
-        paths.scores: json.dumps(_plain(_numbers(runs, summary, found)), indent=1, allow_nan=False) + "\n",
+        paths.scores: as_json(_numbers(runs, summary, found)),
     }
     for path, text in texts.items():
         write_atomically(path, text.encode())
@@ -122,15 +116,6 @@ def _embedded(run: Run, done: FoldRun) -> Embedded:
     return Embedded(known, [rows[id_].truth for id_ in found.ids], [rows[id_].talker for id_ in found.ids])
 
 
-def _page(run: Run, blocks: Sequence[Block]) -> str:
-    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        title=escape(sections.title(run)),
-        body=document.html(blocks),
-        footer="Every score is computed from predictions.csv in this folder; all numbers are in scores.json.",
-    )
-
-
 def _numbers(runs: Sequence[Run], summary: Summary, found: Mapping[str, Silhouette]) -> dict[str, Any]:
     first, *others = runs
     return {
@@ -157,18 +142,3 @@ def _identity(run: Run) -> dict[str, Any]:
     heard = ("adapter_training", "talker_statistics", "synthetic", "leaks", "without_frames", "encoder")
     keys = ("name", "system", "corpus", "seeds", *heard)
     return {key: getattr(run, key) for key in keys} | {"protocol": protocol}
-
-
-def _plain(value: Any) -> Any:
-    """Values as JSON has them; an undefined score is null."""
-    match value:
-        case float() if isnan(value):
-            return None
-        case np.ndarray():
-            return value.tolist()
-        case dict():
-            return {key: _plain(inner) for key, inner in value.items()}
-        case list() | tuple():
-            return [_plain(inner) for inner in value]
-        case _:
-            return value

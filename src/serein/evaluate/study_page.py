@@ -1,20 +1,16 @@
 """A study as a page: one table, one picture, curves where shares of labels differ, every number as JSON."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from html import escape
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from serein.errors import UsageError
 from serein.evaluate import document
 from serein.evaluate.comparison import ends, in_thousandths
 from serein.evaluate.document import Banner, Block, Code, Details, Paragraph, Picture, Section, Table, Title
-from serein.evaluate.files import write_atomically
+from serein.evaluate.files import as_json, write_atomically
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS, percent
 from serein.evaluate.study import FORMAT, Row, Study, load_study
@@ -23,6 +19,7 @@ from serein.evaluate.study_curves import Curves, curve_blocks, curve_numbers, cu
 SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %", "UA minus first", "p", "p (Holm)")
 COST_HEADER = ("Seconds", "Parameters", "MiB")
 TEXT_COLUMNS = 2
+FOOTER = "Every score is computed from predictions.csv of the runs; all numbers are in scores.json."
 READING = (
     "UA minus first: the variant's UA minus that of the first, in points, with a paired 95 % interval over the same "
     "talkers. p: how likely equally good variants differ by at least this much with such talkers; Holm's is adjusted "
@@ -120,12 +117,6 @@ def write_study(folder: str | Path) -> StudyPaths:
     figures = {
         study.folder / "figures" / f"{block.name}.svg": block.svg for block in blocks if isinstance(block, Picture)
     }
-    template = files("serein.evaluate").joinpath("report.html.template").read_text(encoding="utf-8")
-    page = Template(template).substitute(
-        title=escape(study.title),
-        body=document.html(blocks),
-        footer="Every score is computed from predictions.csv of the runs; all numbers are in scores.json.",
-    )
     paths = StudyPaths(
         study.folder / "study.html",
         study.folder / "study.md",
@@ -133,9 +124,9 @@ def write_study(folder: str | Path) -> StudyPaths:
         tuple(figures),
     )
     texts = figures | {
-        paths.html: page,
+        paths.html: document.page(study.title, blocks, FOOTER),
         paths.markdown: document.markdown(blocks) + "\n",
-        paths.scores: json.dumps(_numbers(study, curves), indent=1, allow_nan=False) + "\n",
+        paths.scores: as_json(_numbers(study, curves)),
     }
     for path, text in texts.items():
         write_atomically(path, text.encode())
@@ -248,7 +239,7 @@ def _memory(run: Run) -> int:
 
 
 def _numbers(study: Study, curves: Curves | None) -> Mapping[str, Any]:
-    numbers = {
+    return {
         "format": FORMAT,
         "kind": study.kind,
         "title": study.title,
@@ -276,6 +267,3 @@ def _numbers(study: Study, curves: Curves | None) -> Mapping[str, Any]:
         ],
         "curves": curve_numbers(curves) if curves else [],
     }
-    # what is undefined is nan here and null in the file
-    plain: dict[str, Any] = json.loads(json.dumps(numbers), parse_constant=lambda _: None)
-    return plain

@@ -18,8 +18,15 @@ Place = tuple[float, Dot]
 
 
 @_as_svg
-def dots(names: Sequence[str], scores: Sequence[Dot], differences: Sequence[Dot | None]) -> Figure:
-    """UA of each variant, and its paired difference to the first, from top to bottom as given.
+def dots(
+    names: Sequence[str],
+    scores: Sequence[Dot],
+    differences: Sequence[Dot | None],
+    *,
+    against: int = 0,
+    called: str = "the first",
+) -> Figure:
+    """UA of each variant, and its paired difference to one of them, from top to bottom as given.
 
     The intervals on the left are wide because talkers differ; those on the right are of the same talkers under both
     variants, and say whether a difference stands.
@@ -27,12 +34,14 @@ def dots(names: Sequence[str], scores: Sequence[Dot], differences: Sequence[Dot 
     Args:
         names: of the variants.
         scores: UA and its interval.
-        differences: UA minus the first's; None where there is none, as for the first itself.
+        differences: UA minus that one's; None where there is none, as for itself.
+        against: its place.
+        called: what it is called.
     """
     figure = Figure(figsize=(8.6, 1.2 + 0.36 * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw(left, scores, scores[0][0], "UA (%), 95 % interval")
-    _draw(right, differences, 0.0, "UA minus the first's, points, paired")
+    _draw(left, scores, scores[against][0], "UA (%), 95 % interval")
+    _draw(right, differences, 0.0, f"UA minus {called}'s, points, paired")
     left.set_yticks(np.arange(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)
     return figure

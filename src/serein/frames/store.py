@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float16
+from jaxtyping import Float, Float16
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -118,6 +118,23 @@ class FrameStore:
                 flat[place : place + len(frames)] = frames
                 place += len(frames)
         return FrameArray(self.ids, flat, torch.tensor(lengths, dtype=torch.long), self.frame_rate)
+
+    def pooled(self) -> Float[Tensor, "utterances 2 layers width"]:
+        """Mean (index 0) and standard deviation (index 1) over time of each utterance's frames, in float32.
+
+        A shard is read at a time, so frames that memory does not hold can be pooled too.
+
+        Raises:
+            StoreError: see :meth:`load`.
+        """
+        headers = [header for header in self.headers.values() if header.ids]
+        parts = [
+            FrameArray(header.ids, frames, torch.tensor(header.lengths), self.frame_rate).pooled(
+                torch.arange(len(header.ids))
+            )
+            for header, frames in zip(headers, self._shards(), strict=True)
+        ]
+        return torch.cat(parts)
 
     def _shards(self) -> Iterator[Tensor]:
         """The frames of each shard that has any, checked."""

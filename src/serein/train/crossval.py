@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Int
 from safetensors.torch import save
 from torch import Tensor
 
@@ -78,10 +79,7 @@ def cross_validate(
     check_settings(system, recipe, views, unlabelled, beside)
     if not seeds or len(set(seeds)) != len(seeds):
         raise UsageError(f"seeds {list(seeds)}: give at least one, each once")
-    check_talkers(protocol, corpus)
-    for fold in protocol.folds:
-        if not fold.validation:
-            raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
+    check_folds(protocol, corpus)
     device = pick_device(recipe.speed.device)
     adapter_training = recipe.adapt.data if system == "adapter" else "none"
     talker_statistics = recipe.model.talker_statistics == "z-norm"
@@ -92,7 +90,7 @@ def cross_validate(
         talker_statistics=talker_statistics, mapped=recipe.speed.frames == "mapped",
     )  # fmt: skip
     array = material.array
-    labels = label_indices(array, corpus, protocol.labels)
+    labels = label_indices(array.ids, corpus, protocol.labels)
     config = model_config(store, array, recipe, protocol.labels)
     facts = {
         "format": RUN_FORMAT,
@@ -145,6 +143,18 @@ def cross_validate(
     return folder
 
 
+def check_folds(protocol: Protocol, corpus: Corpus) -> None:
+    """Refuse folds on which nothing can be chosen or judged.
+
+    Raises:
+        CorpusError: nobody validates in a fold, or see :func:`serein.corpus.protocol.check_talkers`.
+    """
+    check_talkers(protocol, corpus)
+    for fold in protocol.folds:
+        if not fold.validation:
+            raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
+
+
 def check_settings(
     system: str,
     recipe: Recipe,
@@ -176,14 +186,14 @@ def check_views(recipe: Recipe, views: Sequence[FrameStore]) -> None:
         raise UsageError("model.test_views: there is no view to judge at; give the corpus at other speeds with --view")
 
 
-def label_indices(array: FrameArray, corpus: Corpus, labels: Sequence[str]) -> Tensor:
-    """The class of each utterance of the array, -1 where it has none of these labels.
+def label_indices(ids: Sequence[str], corpus: Corpus, labels: Sequence[str]) -> Int[Tensor, " utterances"]:
+    """The class of each utterance, -1 where it has none of these labels.
 
     A view of an utterance, ``ID@SPEED``, has its label.
     """
     number = {label: index for index, label in enumerate(labels)}
     emotions = {utterance.id: utterance.emotion for utterance in corpus}
-    names = [name if name in emotions else name.rpartition("@")[0] for name in array.ids]
+    names = [name if name in emotions else name.rpartition("@")[0] for name in ids]
     return torch.tensor([number.get(emotions.get(name, ""), -1) for name in names])
 
 

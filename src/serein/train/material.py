@@ -69,7 +69,7 @@ def gather(
         )
     if "speed" in store.settings:
         raise StoreError(f"{store.folder}: was extracted at another speed: it is a view of a corpus (--view)")
-    _check_frames(store, required)
+    check_frames(store, required)
     corpus = store.corpus()
     for view in views:
         _check_view(view, store, corpus)
@@ -112,7 +112,8 @@ def gather(
     return Material(array, talkers, 1 + len(views), torch.arange(own, len(array.ids)), said)
 
 
-def _check_frames(store: FrameStore, required: Collection[str]) -> None:
+def check_frames(store: FrameStore, required: Collection[str]) -> None:
+    """Refuse a store that has no frames of some utterances: a CorpusError that says how many, and why of the first."""
     missing = sorted(set(required) - set(store.ids))
     if missing:
         why = store.failed.get(missing[0], "it was not in the table that was extracted")
@@ -143,7 +144,7 @@ def _check_beside(mel: FrameStore, neighbour: FrameStore, store: FrameStore, cor
 
 def _check_recordings(other: FrameStore, store: FrameStore, corpus: Corpus) -> None:
     """Refuse a second store of a corpus that lacks some of its utterances or was made of others."""
-    _check_frames(other, store.ids)
+    check_frames(other, store.ids)
     seen = other.corpus().by_id()
     for utterance in corpus:
         found = seen[utterance.id]

@@ -126,7 +126,7 @@ def train_model(
     held_out = _validation(corpus, seed)
     train = tuple(utterance.id for utterance in corpus if utterance.id not in set(held_out))
     task = Task(
-        array, label_indices(array, corpus, corpus.labels), material.talkers,
+        array, label_indices(array.ids, corpus, corpus.labels), material.talkers,
         Fold("ship", train, held_out, ()), config, recipe, seed, folder,
         frames=material.said["frames"], views=material.views, pretrained=pretrained,
     )  # fmt: skip

@@ -1,0 +1,177 @@
+"""Layers of an encoder beside each other: how well each is read, and which cannot be told from the best."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from math import isnan, nan
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from serein.errors import UsageError
+from serein.evaluate import document
+from serein.evaluate.comparison import ends, in_thousandths
+from serein.evaluate.document import Block, Paragraph, Picture, Table, Title
+from serein.evaluate.files import as_json, write_atomically
+from serein.evaluate.metrics import Scores
+from serein.evaluate.runs import Prediction
+from serein.evaluate.significance import holm, talker_p
+from serein.evaluate.statistics import (
+    Interval,
+    difference_intervals,
+    mean_scores,
+    paired_difference,
+    talker_confusions,
+    talker_intervals,
+)
+
+FORMAT = 1
+HEADER = ("Layer", "UA % [95 %]", "WA %", "Macro F1 %", "UA minus best", "p (Holm)", "Folds that would choose it")
+READING = (
+    "A linear probe of each layer: fitted on a fold's training talkers, read on those who validate, with the best of "
+    "its few regularisations there, so that all scores are a little too high alike. A fold's test talkers take no "
+    "part in its choice, but under most protocols they validate another fold: a layer that only the folds together "
+    "choose was chosen with everybody's help. Where each fold would choose it by itself, nothing was given away."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedLayer:
+    """How well one layer was read.
+
+    Attributes:
+        layer: its number, 0 being what enters the first block.
+        scores: over the validation utterances of all folds.
+        interval: of UA, 95 %, clustered by talker.
+        minus_best: its UA minus that of the best layer; 0 for that one.
+        difference: paired 95 % interval of ``minus_best``, clustered by talker.
+        p: of that difference, adjusted by Holm for the number of layers; nan for the best.
+        folds: those whose own validation talkers would choose it.
+    """
+
+    layer: int
+    scores: Scores
+    interval: Interval
+    minus_best: float
+    difference: Interval
+    p: float
+    folds: tuple[str, ...]
+
+
+def score_layers(predictions: Mapping[int, Sequence[Prediction]], labels: Sequence[str]) -> list[ProbedLayer]:
+    """Score each layer, and hold it against the best; of equal ones the lowest is the best.
+
+    Args:
+        predictions: by layer, what it said of the validation utterances of each fold: the same ones for all layers.
+        labels: every emotion.
+    """
+    confusions = {layer: _confusions(rows, labels) for layer, rows in predictions.items()}
+    ua = {layer: mean_scores(counts).ua for layer, counts in confusions.items()}
+    best = _best(ua)
+    others = [layer for layer in predictions if layer != best]
+    p = dict(zip(others, holm([talker_p(confusions[layer], confusions[best]) for layer in others]), strict=True))
+    folds = list(dict.fromkeys(row.fold for row in predictions[best]))
+    choice = {fold: _best({layer: _ua_of(rows, fold, labels) for layer, rows in predictions.items()}) for fold in folds}
+    return [
+        ProbedLayer(
+            layer=layer,
+            scores=mean_scores(counts),
+            interval=talker_intervals(counts).ua,
+            minus_best=float(paired_difference(counts, confusions[best])[0][1]),
+            difference=difference_intervals(counts, confusions[best]).ua,
+            p=p.get(layer, nan),
+            folds=tuple(fold for fold in folds if choice[fold] == layer),
+        )
+        for layer, counts in confusions.items()
+    ]
+
+
+def best_of(layers: Sequence[ProbedLayer]) -> ProbedLayer:
+    """The layer with the highest UA."""
+    return next(probed for probed in layers if probed.layer == _best({one.layer: one.scores.ua for one in layers}))
+
+
+def rows_of(layers: Sequence[ProbedLayer]) -> list[list[str]]:
+    """A row a layer, under `HEADER`."""
+    return [
+        [
+            str(probed.layer),
+            f"{100 * probed.scores.ua:.1f} [{ends(probed.interval, between=', ')}]",
+            f"{100 * probed.scores.wa:.1f}",
+            f"{100 * probed.scores.macro_f1:.1f}",
+            "" if isnan(probed.p) else f"{100 * probed.minus_best:+.1f} [{ends(probed.difference, '+.1f', ', ')}]",
+            "" if isnan(probed.p) else in_thousandths(probed.p),
+            ", ".join(probed.folds),
+        ]
+        for probed in layers
+    ]
+
+
+def verdict(layers: Sequence[ProbedLayer]) -> str:
+    """Which layer is best, and which others cannot be told from it."""
+    best = best_of(layers)
+    alike = [str(probed.layer) for probed in layers if probed is not best and not probed.p < 0.05]
+    rest = f"; {', '.join(alike)} cannot be told from it" if alike else ", and stands above all others"
+    return f"Layer {best.layer} is read best{rest if len(layers) > 1 else ''}."
+
+
+def write_layers(folder: Path, corpus: str, encoder: str, protocol: str, layers: Sequence[ProbedLayer]) -> Path:
+    """Write ``layers.html``, ``layers.md``, ``layers.json`` and ``figures/layers.svg``; returns the page.
+
+    Args:
+        folder: where to; made where it is missing.
+        corpus: its name, for the page's title.
+        encoder: likewise.
+        protocol: likewise.
+        layers: from `score_layers`.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    if not find_spec("matplotlib"):
+        raise UsageError("this page needs matplotlib: pip install 'serein[report]'")
+    from serein.evaluate.study_plots import dots  # needs matplotlib, which scoring does not
+
+    names = [f"layer {probed.layer}" for probed in layers]
+    best = best_of(layers)
+    picture = dots(
+        names,
+        [(probed.scores.ua, probed.interval) for probed in layers],
+        [None if probed is best else (probed.minus_best, probed.difference) for probed in layers],
+        against=layers.index(best),
+        called="the best",
+    )
+    title = f"Which layer carries emotion ({corpus})"
+    blocks: list[Block] = [
+        Title(title),
+        Paragraph(f"{verdict(layers)} Encoder {encoder}, protocol {protocol}."),
+        Picture("layers", picture, "UA of a linear probe of each layer, and its difference to the best, paired."),
+        Table(list(HEADER), rows_of(layers)),
+        Paragraph(READING),
+    ]
+    page = folder / "layers.html"
+    subject = {"corpus": corpus, "encoder": encoder, "protocol": protocol}
+    numbers = {"format": FORMAT, **subject, "layers": [asdict(probed) for probed in layers]}
+    contents = {
+        folder / "figures" / "layers.svg": picture,
+        folder / "layers.md": f"{document.markdown(blocks)}\n",
+        folder / "layers.json": as_json(numbers),
+        page: document.page(title, blocks, "All numbers are in layers.json."),
+    }
+    for path, content in contents.items():
+        write_atomically(path, content.encode())
+    return page
+
+
+def _confusions(rows: Sequence[Prediction], labels: Sequence[str]) -> Int[np.ndarray, "seeds talkers labels labels"]:
+    truth, prediction, talkers = zip(*((row.truth, row.prediction, row.talker) for row in rows), strict=True)
+    return talker_confusions(truth, prediction, talkers, labels)
+
+
+def _ua_of(rows: Sequence[Prediction], fold: str, labels: Sequence[str]) -> float:
+    return mean_scores(_confusions([row for row in rows if row.fold == fold], labels)).ua
+
+
+def _best(ua: Mapping[int, float]) -> int:
+    return max(ua, key=lambda layer: (ua[layer], -layer))
