@@ -49,6 +49,9 @@ def test_all_layers_of_an_encoder_are_probed_and_their_frames_are_kept(tones, en
     assert [layer["layer"] for layer in numbers["layers"]] == [0, 1, 2]
     best = max(numbers["layers"], key=lambda layer: layer["scores"]["ua"])
     assert f"Layer {best['layer']} is read best" in shown.stderr
+    assert numbers["protocol"].startswith("sessions (")
+    assert (numbers["utterances"], numbers["talkers"], numbers["pool"]) == (96, 6, 8)
+    assert (numbers["frames"], numbers["encoder"]) == (store.digest, store.settings["encoder"])
     assert f"{100 * best['scores']['ua']:.1f} [" in shown.stdout
     assert (tmp_path / "out" / "layers.html").exists()
     before = (tmp_path / "out" / "layers.json").read_bytes()
@@ -66,4 +69,10 @@ def test_a_broken_file_is_named_and_the_others_are_probed(tones, tmp_path):
     )  # fmt: skip
     assert shown.exit_code == 3, shown.output
     assert f"without frames: {first.id}: " in shown.stderr
-    assert "Layer 0 is read best." in shown.stderr
+    assert "Layer 0 is read best, being the only one." in shown.stderr
+    numbers = json.loads((tmp_path / "out" / "layers.json").read_text(encoding="utf-8"))
+    assert (numbers["labels"], numbers["utterances"], [*numbers["without frames"]]) == (
+        ["angry", "sad"],
+        47,
+        [first.id],
+    )

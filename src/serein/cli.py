@@ -135,9 +135,7 @@ def corpus(
 def extract(
     table: Table,
     encoder: EncoderName,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="A frame store: the folder that crossval and train read.")
-    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The frame store, which crossval and train read.")],
     layers: Annotated[str, typer.Option(help="Numbers, 0 = before the first block, -1 = last: 2,3,4")] = "-1",
     revision: Revision = None,
     pool: Annotated[int, typer.Option(min=1, help="Average this many frames into one.")] = 1,

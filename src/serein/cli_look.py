@@ -43,26 +43,27 @@ def layers(
     from serein import terminal
     from serein.corpus.corpus import Corpus
     from serein.corpus.splits import make_protocol
-    from serein.evaluate.layers import HEADER, rows_of, score_layers, verdict, write_layers
+    from serein.evaluate.layers import HEADER, rows_of, verdict
     from serein.frames.encoder import load_encoder, num_layers
-    from serein.frames.extract import extract
-    from serein.train.layers import probe_layers
+    from serein.train.layers import look_at_layers
 
-    highest = num_layers(encoder, revision)
-    front = load_encoder(
-        encoder, layers=range(highest + 1), revision=revision, device=device, dtype=dtype,
-        whisper_padding=not cut_whisper,
-    )  # fmt: skip
+    corpus = relabel(Corpus.from_csv(table), label_map)
     with terminal.progress() as report:
-        store = extract(Corpus.from_csv(table), front, output / "frames", pool=pool, report=report)
-        labelled = relabel(store.corpus(), label_map)
-        folds = make_protocol(protocol, labelled, folds_file=folds_file)
-        probed = score_layers(probe_layers(store, labelled, folds, report=report), folds.labels)
-    page = write_layers(output, labelled.name, encoder, folds.name, probed)
-    terminal.print_table(f"A probe of each layer of {encoder} on {labelled.name}", HEADER, rows_of(probed))
-    terminal.note_failures(store.failed)
-    terminal.note(f"{verdict(probed)}\nThe page: {page}")
-    if store.failed:
+        found = look_at_layers(
+            corpus,
+            lambda: load_encoder(
+                encoder, layers=range(num_layers(encoder, revision) + 1), revision=revision, device=device, dtype=dtype,
+                whisper_padding=not cut_whisper,
+            ),
+            output,
+            lambda present: make_protocol(protocol, present, folds_file=folds_file),
+            pool=pool,
+            report=report,
+        )  # fmt: skip
+    terminal.print_table(f"A probe of each layer of {encoder} on {corpus.name}", HEADER, rows_of(found.layers))
+    terminal.note_failures(found.failed)
+    terminal.note(f"{verdict(found.layers)}\nThe page: {found.page}")
+    if found.failed:
         raise typer.Exit(SOME_FAILED)
 
 

@@ -25,6 +25,8 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
 
 
 def test_json_has_lists_for_arrays_and_null_for_what_is_undefined():
-    text = as_json({"a": nan, "b": [{"c": (1.5, nan)}], "d": np.array([[1, 2]]), "e": "nan"})
-    assert json.loads(text) == {"a": None, "b": [{"c": [1.5, None]}], "d": [[1, 2]], "e": "nan"}
+    text = as_json({"a": nan, "b": [{"c": (1.5, nan)}], "d": np.array([[1, nan]]), "e": "nan", "f": np.int64(3)})
+    assert json.loads(text) == {"a": None, "b": [{"c": [1.5, None]}], "d": [[1, None]], "e": "nan", "f": 3}
     assert text.endswith("}\n")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        as_json({"a": np.array([np.inf])})

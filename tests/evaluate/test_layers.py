@@ -3,8 +3,7 @@ from math import isnan
 
 import pytest
 
-from serein.errors import UsageError
-from serein.evaluate import layers as layers_module
+from serein.errors import CorpusError
 from serein.evaluate.layers import ProbedLayer, best_of, rows_of, score_layers, verdict, write_layers
 from serein.evaluate.runs import Prediction
 from serein.evaluate.significance import talker_p
@@ -64,19 +63,34 @@ def test_the_verdict_names_the_best_and_what_cannot_be_told_from_it(probed):
     assert verdict(worse) == "Layer 3 is read best; 7 cannot be told from it."
     assert verdict(probed) == "Layer 3 is read best; 0, 7 cannot be told from it."
     assert verdict(worse[:2]) == "Layer 3 is read best, and stands above all others."
-    assert verdict(worse[1:2]) == "Layer 3 is read best."
-    assert [row[-3:] for row in rows_of(probed)][1] == ["", "", "second"]
+    assert verdict(worse[1:2]) == "Layer 3 is read best, being the only one."
+    assert [row[-3:] for row in rows_of(probed)][1:] == [["", "", "1 of 2"], [*rows_of(probed)[2][-3:-1], ""]]
+
+
+def test_a_single_talker_tells_nothing_of_others():
+    alone = [row._replace(talker="a") for row in said("abcdefgh")], [row._replace(talker="a") for row in said("a")]
+    probed = score_layers(dict(zip((5, 6), alone, strict=True)), LABELS)
+    assert verdict(probed) == "Layer 5 is read best; a single talker validates, who tells nothing of others."
+    assert [row[-3:] for row in rows_of(probed)] == [["", "", "2 of 2"], ["-21.9 [unknown]", "unknown", ""]]
+
+
+def test_layers_that_were_read_on_other_utterances_are_refused():
+    with pytest.raises(CorpusError, match="not tested on the same utterances"):
+        score_layers({0: said("a"), 1: said("a")[1:]}, LABELS)
 
 
 def test_the_page_has_the_picture_the_table_and_every_number(probed, tmp_path):
-    page = write_layers(tmp_path / "new", "toys <&>", "some/encoder", "talkers-5", probed)
+    facts = {"corpus": "toys <&>", "encoder": {"name": "some/encoder"}, "protocol": "talkers-5 (ab)"}
+    page = write_layers(tmp_path / "new", facts, probed)
     text = page.read_text(encoding="utf-8")
     assert "Which layer carries emotion (toys &lt;&amp;&gt;)" in text
-    assert "0, 7 cannot be told from it. Encoder some/encoder, protocol talkers-5." in text
+    assert "0, 7 cannot be told from it." in text
+    assert "{&quot;name&quot;: &quot;some/encoder&quot;}" in text
+    assert "talkers-5 (ab)" in text
     assert "layer 7" in (page.parent / "figures" / "layers.svg").read_text(encoding="utf-8")
     assert "| 0 | 87.5 " in (page.parent / "layers.md").read_text(encoding="utf-8")
     numbers = json.loads((page.parent / "layers.json").read_text(encoding="utf-8"))
-    assert (numbers["corpus"], numbers["encoder"], numbers["protocol"]) == ("toys <&>", "some/encoder", "talkers-5")
+    assert {name: numbers[name] for name in facts} == facts
     assert numbers["layers"][1] == {
         "layer": 3,
         "scores": {"wa": 1.0, "ua": 1.0, "macro_f1": 1.0},
@@ -86,9 +100,3 @@ def test_the_page_has_the_picture_the_table_and_every_number(probed, tmp_path):
         "p": None,
         "folds": ["second"],
     }
-
-
-def test_without_matplotlib_it_says_what_to_install(probed, tmp_path, monkeypatch):
-    monkeypatch.setattr(layers_module, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"serein\[report\]"):
-        write_layers(tmp_path, "toys", "encoder", "talkers", probed)

@@ -267,6 +267,17 @@ def test_a_run_is_not_continued_on_frames_that_were_extracted_anew(
     assert tree(linear_run) == before
 
 
+def test_a_run_that_does_not_say_what_it_heard_can_only_be_read(
+    linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
+):
+    run = Path(shutil.copytree(linear_run, tmp_path / "run"))
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps({name: fact for name, fact in facts.items() if name != "frames"}))
+    with pytest.raises(StoreError, match="an earlier serein, which did not say which frames it heard"):
+        cross_validate(tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
+    assert load_run(run).predictions == load_run(linear_run).predictions
+
+
 def test_unknown_systems_and_seeds_are_refused_before_anything_is_written(
     tone_store, labelled, protocol, tiny_recipe, tmp_path
 ):

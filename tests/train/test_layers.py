@@ -6,13 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
+from serein.baselines.linear_probe import fit_linear_probes
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold, Protocol
 from serein.corpus.splits import make_protocol
 from serein.errors import CorpusError, UsageError
 from serein.evaluate.layers import score_layers
 from serein.frames.store import STORE_FILE, FrameStore, write_shard
-from serein.train.layers import probe_layers
+from serein.train import layers
+from serein.train.crossval import label_indices
+from serein.train.layers import look_at_layers, probe_layers
+from serein.train.systems import PROBE_C
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +84,49 @@ def test_test_utterances_are_not_looked_at(store, tone_store, corpus, protocol, 
     assert probe_layers(spoilt, corpus, fold)[9] != probe_layers(store, corpus, fold)[9]
 
 
-def test_what_cannot_be_probed_honestly_is_refused(store, corpus, protocol):
-    with pytest.raises(UsageError, match="its validation talkers are its test talkers"):
-        probe_layers(store, corpus, make_protocol("sessions-ORACLE-val-is-test", corpus))
+def test_of_a_probes_strengths_the_best_on_the_validation_utterances_speaks(store, corpus, protocol):
+    fold = protocol.folds[0]
+    statistics, labels = store.pooled(), label_indices(store.ids, corpus, protocol.labels)
+    train, validation = (
+        torch.tensor([store.ids.index(name) for name in part]) for part in (fold.train, fold.validation)
+    )
+    noise = statistics[:, :, 0].flatten(1)
+    probes = fit_linear_probes(noise[train], labels[train], len(protocol.labels), *PROBE_C)
+    said = [probe.classify(noise[validation]).argmax(1) for probe in probes]
+    right = [int((each == labels[validation]).sum()) for each in said]  # here each emotion is said equally often
+    assert min(right) < max(right)
+    rows = probe_layers(store, corpus, replace(protocol, folds=(fold,)))[2]
+    assert sum(row.prediction == row.truth for row in rows) == max(right)
+
+
+@pytest.mark.parametrize("name", ["sessions-ORACLE-val-is-test", "sessions-random20", "random-3-TALKERS-SHARED"])
+def test_talkers_who_train_or_are_tested_choose_no_layer(store, corpus, name):
+    with pytest.raises(
+        UsageError, match=r"talker \w+ validates and (trains|is tested); layers are chosen on talkers who"
+    ):
+        probe_layers(store, corpus, make_protocol(name, corpus))
+
+
+def test_what_cannot_be_probed_is_refused(store, corpus, protocol):
     first = protocol.folds[0]
     with pytest.raises(CorpusError, match="nobody validates"):
         probe_layers(store, corpus, replace(protocol, folds=(Fold("f", first.train, (), first.test),)))
     stranger = replace(first, train=(*first.train, "nobody"))
     with pytest.raises(CorpusError, match="nobody"):
         probe_layers(store, corpus, replace(protocol, folds=(stranger,)))
+
+
+def test_nothing_is_extracted_for_folds_or_a_page_that_cannot_be(corpus, tmp_path, monkeypatch):
+    def never():
+        raise AssertionError("the encoder was loaded")
+
+    for fold, said in (
+        (lambda _: make_protocol("talker-5", corpus), "talker-5"),
+        (lambda _: make_protocol("sessions-ORACLE-val-is-test", corpus), "is tested"),
+    ):
+        with pytest.raises((CorpusError, UsageError), match=said):
+            look_at_layers(corpus, never, tmp_path / "out", fold)
+    monkeypatch.setattr(layers, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"serein\[report\]"):
+        look_at_layers(corpus, never, tmp_path / "out", lambda _: make_protocol("sessions", corpus))
+    assert not (tmp_path / "out").exists()

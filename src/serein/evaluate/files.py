@@ -19,13 +19,16 @@ def write_atomically(path: Path, content: bytes) -> None:
 def as_json(document: Any) -> str:
     """The text of a JSON file: arrays as lists, and null for what is undefined (nan).
 
+    Raises:
+        ValueError: a number is infinite.
+
     Example:
-        >>> print(as_json({"ua": float("nan"), "counts": np.array([1, 2])}), end="")
+        >>> print(as_json({"ua": float("nan"), "shares": np.array([0.5, np.nan])}), end="")
         {
          "ua": null,
-         "counts": [
-          1,
-          2
+         "shares": [
+          0.5,
+          null
          ]
         }
     """
@@ -36,8 +39,8 @@ def _plain(value: Any) -> Any:
     match value:
         case float() if isnan(value):
             return None
-        case np.ndarray():
-            return value.tolist()
+        case np.ndarray() | np.generic():
+            return _plain(value.tolist())
         case dict():
             return {key: _plain(inner) for key, inner in value.items()}
         case list() | tuple():

@@ -122,19 +122,21 @@ class FrameStore:
     def pooled(self) -> Float[Tensor, "utterances 2 layers width"]:
         """Mean (index 0) and standard deviation (index 1) over time of each utterance's frames, in float32.
 
-        A shard is read at a time, so frames that memory does not hold can be pooled too.
+        A shard is read at a time, so frames that memory does not hold can be pooled too: what is kept is 8 bytes times
+        layers times width an utterance.
 
         Raises:
             StoreError: see :meth:`load`.
         """
+        encoder = self.settings["encoder"]
+        pooled = torch.empty(len(self.ids), 2, len(encoder["layers"]), encoder["width"])
         headers = [header for header in self.headers.values() if header.ids]
-        parts = [
-            FrameArray(header.ids, frames, torch.tensor(header.lengths), self.frame_rate).pooled(
-                torch.arange(len(header.ids))
-            )
-            for header, frames in zip(headers, self._shards(), strict=True)
-        ]
-        return torch.cat(parts)
+        done = 0
+        for header, frames in zip(headers, self._shards(), strict=True):
+            array = FrameArray(header.ids, frames, torch.tensor(header.lengths), self.frame_rate)
+            pooled[done : done + len(header.ids)] = array.pooled(torch.arange(len(header.ids)))
+            done += len(header.ids)
+        return pooled
 
     def _shards(self) -> Iterator[Tensor]:
         """The frames of each shard that has any, checked."""

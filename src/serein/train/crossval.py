@@ -224,6 +224,11 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
             "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
             "protocol": Protocol.load(folder / "protocol.json").hash,
         }
+        if "frames" not in present:
+            raise StoreError(
+                f"{folder}: holds a run of an earlier serein, which did not say which frames it heard, so nothing can "
+                "be added to it; give another folder with -o (it can still be reported and compared)"
+            )
         differing = [name for name in wanted if name != "command" and wanted[name] != present.get(name)]
         if differing:
             raise StoreError(

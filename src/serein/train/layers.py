@@ -1,18 +1,103 @@
 """Which layer of an encoder carries emotion: a linear probe of each, read on the talkers who validate."""
 
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
 import torch
 
 from serein.baselines.linear_probe import fit_linear_probes
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Protocol
 from serein.errors import UsageError
+from serein.evaluate.layers import ProbedLayer, score_layers, write_layers
 from serein.evaluate.runs import Prediction
+from serein.frames.encoder import SpeechEncoder
+from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.progress import Report, quiet
 from serein.train.crossval import check_folds, label_indices
 from serein.train.material import check_frames
 from serein.train.systems import PROBE_C
 from serein.train.task import ua_of_logits
+
+
+class Looked(NamedTuple):
+    """What was found.
+
+    Attributes:
+        page: in HTML.
+        layers: in the encoder's order.
+        failed: utterances that could not be read, and why.
+    """
+
+    page: Path
+    layers: list[ProbedLayer]
+    failed: dict[str, str]
+
+
+def look_at_layers(
+    corpus: Corpus,
+    load: Callable[[], SpeechEncoder],
+    folder: Path,
+    fold: Callable[[Corpus], Protocol],
+    *,
+    pool: int = 1,
+    report: Report = quiet,
+) -> Looked:
+    """Extract frames of several layers into ``folder / "frames"``, or continue to, and write the page about them.
+
+    Args:
+        corpus: with labels.
+        load: gives the encoder, with the layers to compare; called when all else was found in order.
+        folder: where to.
+        fold: gives the folds of a corpus.
+        pool: this many consecutive frames are averaged into one.
+        report: told of every shard, fold and layer.
+
+    Raises:
+        CorpusError, StoreError: see :func:`probe_layers` and `serein.frames.extract.extract`.
+        UsageError: matplotlib is not installed, or see :func:`probe_layers`.
+    """
+    if not find_spec("matplotlib"):
+        raise UsageError("the page needs matplotlib: pip install 'serein[report]'")
+    check_choice(fold(corpus), corpus)
+    store = extract(corpus, load(), folder / "frames", pool=pool, report=report)
+    present = store.corpus()
+    protocol = fold(present)
+    layers = score_layers(probe_layers(store, present, protocol, report=report), protocol.labels)
+    facts = {
+        "corpus": present.name,
+        "encoder": store.settings["encoder"],
+        "pool": pool,
+        "protocol": f"{protocol.name} ({protocol.hash})",
+        "labels": protocol.labels,
+        "utterances": len(store.ids),
+        "talkers": len(present.talkers),
+        "without frames": store.failed,
+        "frames": store.digest,
+    }
+    return Looked(write_layers(folder, facts, layers), layers, store.failed)
+
+
+def check_choice(protocol: Protocol, corpus: Corpus) -> None:
+    """Refuse folds on which no layer can be chosen without a look at the test, or by talkers who train.
+
+    Raises:
+        CorpusError: see `serein.train.crossval.check_folds`.
+        UsageError: a talker validates, and trains or is tested in the same fold.
+    """
+    check_folds(protocol, corpus)
+    talker = {utterance.id: utterance.talker for utterance in corpus}
+    for fold in protocol.folds:
+        train, validation, test = ({talker[name] for name in part} for part in (fold.train, fold.validation, fold.test))
+        for role, others in (("trains", train), ("is tested", test)):
+            if shared := sorted(validation & others):
+                raise UsageError(
+                    f"protocol {protocol.name}, fold {fold.name}: talker {shared[0]} validates and {role}; layers are "
+                    "chosen on talkers who do neither: take talkers, talkers-5, sessions, ..."
+                )
 
 
 def probe_layers(
@@ -33,19 +118,15 @@ def probe_layers(
         by layer, a row for each validation utterance of each fold.
 
     Raises:
-        CorpusError: an utterance without frames, a talker on both sides, or nobody validates.
-        UsageError: the validation utterances are the test utterances.
+        CorpusError: an utterance without frames, or see :func:`check_choice`.
+        UsageError: see :func:`check_choice`.
     """
-    if protocol.oracle:
-        raise UsageError(
-            f"protocol {protocol.name}: its validation talkers are its test talkers, who may choose nothing"
-        )
-    check_folds(protocol, corpus)
+    check_choice(protocol, corpus)
     check_frames(store, {name for fold in protocol.folds for name in (*fold.train, *fold.validation)})
     statistics = store.pooled()
     truth = label_indices(store.ids, corpus, protocol.labels)
     place = {name: number for number, name in enumerate(store.ids)}
-    talkers = {utterance.id: utterance.talker for utterance in corpus}
+    talker = {utterance.id: utterance.talker for utterance in corpus}
     layers: list[int] = store.settings["encoder"]["layers"]
     predictions: dict[int, list[Prediction]] = {layer: [] for layer in layers}
     todo = [(fold, number) for fold in protocol.folds for number in range(len(layers))]
@@ -61,6 +142,6 @@ def probe_layers(
             fold.validation, truth[validation].tolist(), logits.argmax(1).tolist(), strict=True
         ):
             labels = protocol.labels[true], protocol.labels[said]
-            predictions[layers[number]].append(Prediction(name, talkers[name], fold.name, 0, *labels))
+            predictions[layers[number]].append(Prediction(name, talker[name], fold.name, 0, *labels))
         report("layers", done, len(todo), {"fold": fold.name, "layer": layers[number]})
     return predictions

@@ -113,7 +113,11 @@ def gather(
 
 
 def check_frames(store: FrameStore, required: Collection[str]) -> None:
-    """Refuse a store that has no frames of some utterances: a CorpusError that says how many, and why of the first."""
+    """Refuse a store that has no frames of some utterances.
+
+    Raises:
+        CorpusError: says how many, and of the first one why.
+    """
     missing = sorted(set(required) - set(store.ids))
     if missing:
         why = store.failed.get(missing[0], "it was not in the table that was extracted")

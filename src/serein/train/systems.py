@@ -84,14 +84,8 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
     outcome.history = start.history + outcome.history
     outcome.seconds = seconds | outcome.seconds
     outcome.collapse = start.collapse
-    trained = start.history or task.pretrained is not None
-    spaces = {"fresh adapter": (_fresh(task) if trained else start.adapter)(task.seed)}
-    if trained:
-        spaces["adapter without labels"] = start.adapter(task.seed)
-    for space, network in spaces.items():
-        outcome.embeddings[space] = in_batches(
-            _mean_frame(network, task), task.array, task.parts().test, task.recipe.speed
-        )
+    if task.fold.test:
+        outcome.embeddings |= _spaces_before_labels(task, start)
     return outcome
 
 
@@ -176,6 +170,16 @@ def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: 
 def _fresh(task: Task) -> Callable[[int], WAPTransformer]:
     moments = task.array.moments(task.with_views(task.parts().train))
     return lambda seed: fresh_adapter(task.config, moments, seed)
+
+
+def _spaces_before_labels(task: Task, start: Start) -> dict[str, Tensor]:
+    """The test utterances' mean frames under an adapter that nothing trained, and under the trained one if there is."""
+    trained = start.history or task.pretrained is not None
+    adapters = {"fresh adapter": (_fresh(task) if trained else start.adapter)(task.seed)}
+    if trained:
+        adapters["adapter without labels"] = start.adapter(task.seed)
+    test, speed = task.parts().test, task.recipe.speed
+    return {space: in_batches(_mean_frame(each, task), task.array, test, speed) for space, each in adapters.items()}
 
 
 def _mean_frame(adapter: WAPTransformer, task: Task) -> Callable[[Tensor, Tensor], Tensor]:
