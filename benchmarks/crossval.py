@@ -9,6 +9,7 @@ whole run.
 
 A step's compute is the network forward and backward, the losses, the optimiser, and the teacher and attributes that
 follow. "Judging" is the network on validation and test utterances. The other parts are serein's own work around them.
+Shares of the peak are of the steps' useful operations, without padding and without the products inside of attention.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from unittest.mock import patch
 import measure
 import numpy as np
 import torch
+from operations import job_flops
 from synthetic import make_corpus, make_store
 
 from serein.corpus.corpus import Corpus
@@ -42,6 +44,7 @@ from serein.recipe import Recipe
 from serein.train import adapt, finetune
 from serein.train.checkpoint import Checkpoint
 from serein.train.crossval import cross_validate
+from serein.train.machine import pick_device, pick_precision
 
 UTTERANCES, TALKERS, WIDTH, FRAME_RATE = 1_440, 25, 1_024, 12.5
 GOAL = 1.15
@@ -146,7 +149,7 @@ def main(arguments: Sequence[str]) -> None:
         corpus = make_corpus(np.linspace(2.9, 4.5, utterances).tolist(), TALKERS, folder / "audio")
         store = make_store(corpus, folder / "frames", width=WIDTH, frame_rate=FRAME_RATE)
         protocol = make_protocol("sessions", corpus)
-        facts = _measured(store, corpus, protocol, recipe, folder, quick=args.quick)
+        facts = _measured(store, corpus, protocol, recipe, folder, peaks, quick=args.quick)
     sizes = {
         "utterances": utterances,
         "folds": len(protocol.folds),
@@ -159,7 +162,14 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _measured(
-    store: FrameStore, corpus: Corpus, protocol: Protocol, recipe: Recipe, folder: Path, *, quick: bool
+    store: FrameStore,
+    corpus: Corpus,
+    protocol: Protocol,
+    recipe: Recipe,
+    folder: Path,
+    peaks: dict[str, float],
+    *,
+    quick: bool,
 ) -> dict[str, Any]:
     def run(name: str, folds: Protocol = protocol) -> Callable[[], object]:
         return lambda: cross_validate(store, corpus, folds, folder / name, recipe)
@@ -168,9 +178,16 @@ def _measured(
     wholes = [sum(parts.values()) for parts in runs]
     steps = [sum(parts[part] for part in COMPUTE if part in parts) for parts in runs]
     networks = [compute + parts["judging"] for compute, parts in zip(steps, runs, strict=True)]
+    in_bfloat16 = pick_precision(pick_device(recipe.speed.device), recipe.speed.precision) == "bfloat16"
+    peak = "bf16" if in_bfloat16 else "fp32"
+    work = job_flops(folder / "run-0", store, corpus, protocol, recipe) / peaks[peak] / 1e9
     over_steps, over_networks = measure.ratio(wholes, steps), measure.ratio(wholes, networks)
     return {
         "the whole, over": {"its steps": over_steps, "its steps and judging": over_networks},
+        f"share of the {peak} peak": {
+            "its steps": measure.summary([work / seconds for seconds in steps]),
+            "the whole": measure.summary([work / seconds for seconds in wholes]),
+        },
         "goals": {
             "the whole, over its steps": measure.goal(over_steps["median"], at_most=GOAL),
             "the whole, over its steps and judging": measure.goal(over_networks["median"], at_most=GOAL),

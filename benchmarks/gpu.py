@@ -15,7 +15,6 @@ of the bf16 matrix product measured in the same run. Idle is what ``nvidia-smi``
 
 import argparse
 import csv
-import json
 import statistics
 import subprocess
 import tempfile
@@ -29,22 +28,17 @@ from typing import Any
 import measure
 import torch
 import transformers
+from operations import cost_of, encoder_flops, job_flops
 from prediction import HUBERT_LARGE
-from synthetic import SAMPLE_RATE, make_corpus, make_store, speech_seconds, write_audio
-from torch.utils.flop_counter import FlopCounterMode
+from synthetic import make_corpus, make_store, speech_seconds, write_audio
 
 from serein.corpus.corpus import Corpus
 from serein.corpus.splits import make_protocol
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
-from serein.frames.store import FrameStore
-from serein.model import build_adapter
 from serein.recipe import Recipe
-from serein.train.adapt import adapt
-from serein.train.crossval import cross_validate, label_indices, model_config
-from serein.train.finetune import finetune
+from serein.train.crossval import cross_validate
 from serein.train.machine import peak_memory_bytes
-from serein.train.systems import fresh_classifier
 
 UTTERANCES, TALKERS, WIDTH = 5_531, 10, 1_024
 TINY_ENCODER = {
@@ -64,39 +58,6 @@ def lengths(table: Path | None, count: int) -> list[float]:
         return speech_seconds(count)
     with table.open(newline="", encoding="utf-8") as file:
         return [float(row["seconds"]) for row in csv.DictReader(file)][:count]
-
-
-def encoder_flops(config: dict[str, Any], seconds: Sequence[float]) -> float:
-    """Of a forward pass over recordings of these lengths, without padding: a linear and a quadratic term of each."""
-    with torch.device("meta"):
-        model = transformers.HubertModel._from_config(transformers.HubertConfig(**config), attn_implementation="eager")
-    counted = []
-    for length in (5, 20):
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
-            model.eval()(torch.empty(1, length * SAMPLE_RATE, device="meta"))
-        counted.append(counter.get_total_flops() / length)
-    slope = (counted[1] - counted[0]) / (20 - 5)
-    return sum(length * (counted[0] + slope * (length - 5)) for length in seconds)
-
-
-def step_flops(store: FrameStore, corpus: Corpus, recipe: Recipe) -> dict[str, float]:
-    """A frame, of an adapter's training step and of a classifier's, counted on one batch of middling lengths.
-
-    On the CPU the products inside of attention, about a tenth, stay uncounted: torch's counter does not know them.
-    """
-    once = Recipe.from_toml(recipe.to_toml(), ["adapt.epochs=1", "finetune.epochs=1"])
-    array = store.load()
-    middle = array.lengths.argsort()[len(array.ids) // 2 :][: min(8, once.adapt.batch_size)]
-    frames = int(array.lengths[middle].sum())
-    config = model_config(store, array, once, corpus.labels)
-    with FlopCounterMode(display=False) as adapting:
-        adapt(array, middle, config, once)
-    model = fresh_classifier(config, once, build_adapter(config), 0)
-    labels = label_indices(array.ids, corpus, corpus.labels)
-    plain = Recipe.from_toml(once.to_toml(), ["finetune.balance=none"])
-    with FlopCounterMode(display=False) as tuning:
-        finetune(model, array, labels, middle, plain, classes=corpus.labels)
-    return {"adapt": adapting.get_total_flops() / frames, "finetune": tuning.get_total_flops() / frames}
 
 
 @contextmanager
@@ -148,16 +109,12 @@ def whole_job(corpus: Corpus, folder: Path, recipe: Recipe, width: int, peak: fl
     with utilization(recipe.speed.device) as idle:
         run = cross_validate(store, corpus, protocol, folder / "run", recipe)
         seconds = time.perf_counter() - start
-    frames = dict(zip(store.ids, store.load().lengths.tolist(), strict=True))
-    a_frame = step_flops(store, corpus, recipe)
-    work, stages, epochs = 0.0, dict.fromkeys(("adapt", "finetune", "refit", "test"), 0.0), []
+    work = job_flops(run, store, corpus, protocol, recipe)
+    stages, epochs = dict.fromkeys(("adapt", "finetune", "refit", "test"), 0.0), []
     for fold in protocol.folds:
-        cost = json.loads((run / "folds" / fold.name / "seed-0" / "cost.json").read_text(encoding="utf-8"))
+        cost = cost_of(run, fold.name)
         epochs.append(cost["choice"]["epochs"])
         stages = {stage: stages[stage] + cost["seconds"][stage] for stage in stages}
-        train, known = (sum(frames[name] for name in ids) for ids in (fold.train, fold.train + fold.validation))
-        work += recipe.adapt.epochs * train * a_frame["adapt"]
-        work += (recipe.finetune.epochs * train + epochs[-1] * known) * a_frame["finetune"]
     return {
         "utterances": len(corpus),
         "folds": len(protocol.folds),

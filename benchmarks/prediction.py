@@ -9,7 +9,10 @@ which would have to be there, so decoding is left out of both. One clip of 5 s, 
 pipeline in bfloat16, clips one by one.
 
 "Own share" is the part of serein's time that passes outside of ``encode``: resampling and checks, pooling to frames,
-the adapter and its head, sorting the scores. For Whisper serein leaves out the padding to 30 s (``--cut-whisper``).
+the adapter and its head, sorting the scores. "Share of the peak" counts the encoder's operations alone, without
+padding, against a matrix product of the same precision.
+
+For Whisper serein leaves out the padding to 30 s (``--cut-whisper``).
 """
 
 import argparse
@@ -23,6 +26,7 @@ import measure
 import numpy as np
 import torch
 import transformers
+from operations import encoder_flops
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from serein.frames.encoder import load_encoder
@@ -96,8 +100,13 @@ def clips(seconds: Sequence[float]) -> list[np.ndarray]:
     return [(0.1 * random.standard_normal(round(RATE * length))).astype(np.float32) for length in seconds]
 
 
-def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
-    """All sides on one clip and on a batch, with ratios to the pipeline's."""
+def compare(
+    encoder: Path, batch: int, repeats: int, peaks: Mapping[str, float], config: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """All sides on one clip and on a batch, with ratios to the pipeline's.
+
+    With the configuration of a HuBERT also the share of the peak that its own operations make up.
+    """
     pipe, half = (load_pipeline(encoder, dtype) for dtype in (torch.float32, torch.bfloat16))
     recognizers = {dtype: load_recognizer(encoder, dtype) for dtype in ("float32", "bfloat16")}
     timers = {}
@@ -110,7 +119,8 @@ def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
     def together(recognizer: EmotionRecognizer, many: list[np.ndarray]) -> Callable[[], object]:
         return lambda: recognizer([Recording(samples, RATE) for samples in many])
 
-    (one,), many = clips([5.0]), clips(np.linspace(2.0, 8.0, batch).tolist())
+    lengths = np.linspace(2.0, 8.0, batch).tolist()
+    (one,), many = clips([5.0]), clips(lengths)
     single = {"transformers": lambda: pipe(one.copy()), "transformers, bfloat16": lambda: half(one.copy())}
     single |= {f"serein, {dtype}": alone(recognizer, one) for dtype, recognizer in recognizers.items()}
     several = {
@@ -120,7 +130,7 @@ def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
     }
     several |= {f"serein, {dtype}": together(recognizer, many) for dtype, recognizer in recognizers.items()}
 
-    def rows(sides: dict[str, Callable[[], object]]) -> dict[str, dict[str, Any]]:
+    def rows(sides: dict[str, Callable[[], object]], lengths: Sequence[float]) -> dict[str, dict[str, Any]]:
         inside: dict[str, list[float]] = {}
         for dtype in recognizers:
             sides[f"serein, {dtype}"] = _noting(sides[f"serein, {dtype}"], timers[dtype], inside.setdefault(dtype, []))
@@ -135,11 +145,16 @@ def compare(encoder: Path, batch: int, repeats: int) -> dict[str, Any]:
             name = f"serein, {dtype}"
             shares = [1 - part / whole for part, whole in zip(encoding[1:], seconds[name], strict=True)]
             table[name]["own share"] = measure.summary(shares)
+        if config:
+            work = encoder_flops(dict(config), lengths) / 1e9
+            for name, taken in seconds.items():
+                peak = peaks["bf16" if "bfloat16" in name else "fp32"]
+                table[name]["share of the peak"] = measure.summary([work / each / peak for each in taken])
         both = (seconds[f"{side}, bfloat16"] for side in ("transformers", "serein"))
         table["serein, bfloat16"]["times bfloat16"] = measure.ratio(*both)
         return table
 
-    return {ONE: rows(single), f"{batch} clips of 2 to 8 s": rows(several)}
+    return {ONE: rows(single, [5.0]), f"{batch} clips of 2 to 8 s": rows(several, lengths)}
 
 
 def goals_of(table: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float | bool]]:
@@ -179,7 +194,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         encoder = args.encoder or make_hubert_large(Path(temporary, "hubert-large"))
         batch, repeats = (2, 1) if args.quick else (8, 5)
-        tables = compare(encoder, batch, repeats)
+        tables = compare(encoder, batch, repeats, peaks, None if args.encoder else HUBERT_LARGE)
     name = "prediction" if args.encoder is None else f"prediction-{args.encoder.name}"
     facts = {
         "encoder": args.encoder.name if args.encoder else "HuBERT-large, random weights",

@@ -7,6 +7,7 @@ import crossval
 import gpu
 import growth
 import numpy as np
+import operations
 import prediction
 import pytest
 import render
@@ -86,6 +87,11 @@ def test_prediction_with_its_own_encoder_is_held_against_goals(tmp_path, monkeyp
         times, share = goals[f"{dtype}: times as fast as transformers"], goals[f"{dtype}: own share"]
         assert times == {"is": row["times as fast"]["median"], "at least": 2.0, "met": times["is"] >= 2}
         assert share == {"is": row["own share"]["median"], "at most": 0.05, "met": share["is"] <= 0.05}
+    work, peaks = operations.encoder_flops(gpu.TINY_ENCODER, [5.0]) / 1e9, found["peak, GFLOP/s"]
+    for name, peak in (("transformers", "fp32"), ("transformers, bfloat16", "bf16"), ("serein, bfloat16", "bf16")):
+        row = found[prediction.ONE][name]
+        expected = work / row["seconds"]["median"] / peaks[peak]
+        assert row["share of the peak"]["median"] == pytest.approx(expected)
 
 
 def test_the_pipeline_in_bfloat16_is_fed_bfloat16(tiny_hubert):
@@ -161,6 +167,9 @@ def test_crossval_explains_its_time(tmp_path):
     steps = sum(parts[part]["share"]["median"] for part in crossval.COMPUTE)
     assert found["the whole, over"]["its steps"]["median"] == pytest.approx(1 / steps)
     assert len(found["profile of one fold"]) == crossval.SHOWN
+    (shares,) = (found[name] for name in found if name.startswith("share of the"))
+    assert 0 < shares["the whole"]["median"] < shares["its steps"]["median"] < 1
+    assert shares["its steps"]["median"] / shares["the whole"]["median"] == pytest.approx(1 / steps)
 
 
 def test_calls_inside_of_a_watched_one_count_there():
@@ -184,8 +193,8 @@ def test_the_gpu_job_runs_on_a_cpu(tmp_path):
 
 def test_the_encoders_work_is_that_of_the_roofline():
     large = prediction.HUBERT_LARGE
-    assert gpu.encoder_flops(large, [10.0]) / 10 == pytest.approx(38.5e9, rel=0.01)
-    assert gpu.encoder_flops(large, [30.0, 30.0]) / 60 == pytest.approx(43.4e9, rel=0.01)
+    assert operations.encoder_flops(large, [10.0]) / 10 == pytest.approx(38.5e9, rel=0.01)
+    assert operations.encoder_flops(large, [30.0, 30.0]) / 60 == pytest.approx(43.4e9, rel=0.01)
 
 
 def test_the_page_shows_every_kind_of_fact_and_types_no_number(tmp_path):
