@@ -1,6 +1,6 @@
 """Finished studies as one page: what was run, how to run it again, the scores, and what may be said of them.
 
-Usage:  python benchmarks/results.py STUDY [STUDY...] -o docs/results.md [--preface FILE]
+Usage:  python benchmarks/results.py STUDY [STUDY...] -o docs/results.md [--preface FILE] [--title TITLE]
 
 A STUDY is a folder that serein benchmark, ablate, inflation or study made. The figures go to ``figures`` beside the
 page. Every number is computed from the runs' predictions; FILE is Markdown on how systems and settings were chosen.
@@ -186,7 +186,7 @@ def section(study: Study, name: str) -> tuple[str, list[Picture]]:
     return "\n\n".join(filter(None, [markdown(blocks), listed])), pictures
 
 
-def write_page(folders: Sequence[Path], output: Path, preface: str = "") -> None:
+def write_page(folders: Sequence[Path], output: Path, preface: str = "", title: str = "Results") -> None:
     """Write the page and its figures.
 
     Raises:
@@ -204,7 +204,7 @@ def write_page(folders: Sequence[Path], output: Path, preface: str = "") -> None
         texts |= {output.parent / "figures" / f"{drawn.name}.svg": drawn.svg for drawn in pictures}
     chosen = [f"## How these were chosen\n\n{preface.strip()}"] if preface else []
     reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, COST_READING, *DEFINITIONS))])
-    texts[output] = "\n\n".join(["# Results", *chosen, *sections, reading]) + "\n"
+    texts[output] = "\n\n".join([f"# {title}", *chosen, *sections, reading]) + "\n"
     for path, text in texts.items():
         if found := MACHINE_PATH.search(text):
             raise UsageError(f"{path} would hold a path of this machine, {found[0]}; take it out of the title or name")
@@ -220,8 +220,10 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--preface", type=Path, help="Markdown: how systems and settings were chosen")
+    parser.add_argument("--title", default="Results")
     args = parser.parse_args(arguments)
-    write_page(args.studies, args.output, args.preface.read_text(encoding="utf-8") if args.preface else "")
+    preface = args.preface.read_text(encoding="utf-8") if args.preface else ""
+    write_page(args.studies, args.output, preface, args.title)
 
 
 if __name__ == "__main__":

@@ -172,6 +172,8 @@ def test_the_page_opens_with_the_preface_as_it_was_written(tmp_path, mine):
     assert output.read_text().startswith(opening)
     results.main([str(mine), "-o", str(output)])
     assert "How these were chosen" not in output.read_text()
+    results.main([str(mine), "-o", str(output), "--title", "Ablations"])
+    assert output.read_text().startswith("# Ablations\n\n## Systems")
 
 
 def test_an_inflated_score_keeps_its_warning(tmp_path):
