@@ -1,10 +1,10 @@
 """Finished studies as one page: what was run, how to run it again, the scores, and what may be said of them.
 
-Usage:  python benchmarks/results.py STUDY [STUDY...] -o docs/results.md [--preface FILE] [--title TITLE]
+Usage:  python benchmarks/results.py STUDY [STUDY...] -o docs/results.md
 
 A STUDY is a folder that serein benchmark, ablate, inflation or study made. The figures go to ``figures`` beside the
-page. Every number is computed from the runs' predictions; FILE is Markdown on how systems and settings were chosen.
-No path of the machine gets into the page: where one would, nothing is written.
+page. Every number is computed from the runs' predictions. What people wrote above a page's mark stays. No path of the
+machine gets into the page: where one would, nothing is written.
 """
 
 import argparse
@@ -50,6 +50,7 @@ EMOBOX_NOTE = (
     "EmoBox publishes these scores for the same test folds. Its validation part is a random 20 %, of talkers who also "
     "train, and every checkpoint is read on the test part: they are not comparable in strictness with the scores above."
 )
+MARK = "<!-- From here on benchmarks/results.py writes; what stands above is written by hand, and stays. -->"
 # a backslash stands twice where Markdown escapes it
 MACHINE_PATH = re.compile(r"(?<![\w/:<.])~?/\w[^\s\"')]*|\b[A-Za-z]:\\+\w[^\s\"')]*")
 
@@ -186,13 +187,28 @@ def section(study: Study, name: str) -> tuple[str, list[Picture]]:
     return "\n\n".join(filter(None, [markdown(blocks), listed])), pictures
 
 
-def write_page(folders: Sequence[Path], output: Path, preface: str = "", title: str = "Results") -> None:
+def by_hand(page: Path) -> str:
+    """What stands above the mark of a page that is there already, else a title.
+
+    Raises:
+        UsageError: the page there has no mark, so that nothing says what may be written over.
+    """
+    if not page.exists():
+        return "# Results"
+    above, mark, _ = page.read_text(encoding="utf-8").partition(MARK)
+    if not mark:
+        raise UsageError(f"{page} would be written over; put this line below what is to stay:\n{MARK}")
+    return above.strip()
+
+
+def write_page(folders: Sequence[Path], output: Path) -> None:
     """Write the page and its figures.
 
     Raises:
-        UsageError: a path of the machine would get into them; nothing is written then.
+        UsageError: a path of the machine would get into them, or see `by_hand`; nothing is written then.
         CorpusError: see `serein.evaluate.study.load_study`.
     """
+    above = by_hand(output)
     uses: Counter[str] = Counter()
     sections: list[str] = []
     texts: dict[Path, str] = {}
@@ -202,9 +218,8 @@ def write_page(folders: Sequence[Path], output: Path, preface: str = "", title: 
         text, pictures = section(load_study(folder), name if uses[name] == 1 else f"{name}-{uses[name]}")
         sections.append(text)
         texts |= {output.parent / "figures" / f"{drawn.name}.svg": drawn.svg for drawn in pictures}
-    chosen = [f"## How these were chosen\n\n{preface.strip()}"] if preface else []
     reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, COST_READING, *DEFINITIONS))])
-    texts[output] = "\n\n".join([f"# {title}", *chosen, *sections, reading]) + "\n"
+    texts[output] = "\n\n".join([above, MARK, *sections, reading]) + "\n"
     for path, text in texts.items():
         if found := MACHINE_PATH.search(text):
             raise UsageError(f"{path} would hold a path of this machine, {found[0]}; take it out of the title or name")
@@ -219,11 +234,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--preface", type=Path, help="Markdown: how systems and settings were chosen")
-    parser.add_argument("--title", default="Results")
     args = parser.parse_args(arguments)
-    preface = args.preface.read_text(encoding="utf-8") if args.preface else ""
-    write_page(args.studies, args.output, preface, args.title)
+    write_page(args.studies, args.output)
 
 
 if __name__ == "__main__":

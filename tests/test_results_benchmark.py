@@ -54,8 +54,8 @@ def mine(tmp_path_factory) -> Path:
     return make_study(tmp_path_factory.mktemp("studies") / "mine")
 
 
-def page_of(tmp_path: Path, *studies: Path, preface: str = "") -> str:
-    results.write_page(studies, tmp_path / "docs" / "results.md", preface)
+def page_of(tmp_path: Path, *studies: Path) -> str:
+    results.write_page(studies, tmp_path / "docs" / "results.md")
     return (tmp_path / "docs" / "results.md").read_text(encoding="utf-8")
 
 
@@ -161,19 +161,24 @@ def test_where_a_path_would_get_into_the_page_nothing_is_written(tmp_path, path)
     assert not (tmp_path / "docs").exists()
 
 
-def test_the_page_opens_with_the_preface_as_it_was_written(tmp_path, mine):
-    preface = tmp_path / "preface.md"
-    preface.write_text("By *validation*: see [there](https://example.org/a/b).\n", encoding="utf-8")
+def test_what_people_wrote_above_the_mark_stays_and_the_rest_is_written_anew(tmp_path, mine):
     output = tmp_path / "docs" / "results.md"
-    results.main([str(mine), "-o", str(output), "--preface", str(preface)])
-    opening = (
-        "# Results\n\n## How these were chosen\n\nBy *validation*: see [there](https://example.org/a/b).\n\n## Systems"
-    )
-    assert output.read_text().startswith(opening)
     results.main([str(mine), "-o", str(output)])
-    assert "How these were chosen" not in output.read_text()
-    results.main([str(mine), "-o", str(output), "--title", "Ablations"])
-    assert output.read_text().startswith("# Ablations\n\n## Systems")
+    assert output.read_text().startswith(f"# Results\n\n{results.MARK}\n\n## Systems")
+    above = "# Scores\n\nBy *validation*: see [there](https://example.org/a/b)."
+    output.write_text(f"{above}\n\n{results.MARK}\n\nOld scores.\n", encoding="utf-8")
+    results.main([str(mine), "-o", str(output)])
+    assert output.read_text().startswith(f"{above}\n\n{results.MARK}\n\n## Systems")
+    assert "Old scores" not in output.read_text()
+
+
+def test_a_page_without_the_mark_is_not_written_over(tmp_path, mine):
+    output = tmp_path / "notes.md"
+    output.write_text("mine\n")
+    with pytest.raises(UsageError, match="would be written over"):
+        results.write_page([mine], output)
+    assert output.read_text() == "mine\n"
+    assert not (tmp_path / "figures").exists()
 
 
 def test_an_inflated_score_keeps_its_warning(tmp_path):
