@@ -25,4 +25,5 @@ EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/healthz', timeout=4)"]
 STOPSIGNAL SIGTERM
-CMD ["serein", "serve", "/model", "--encoder", "/encoder", "--host", "0.0.0.0", "--port", "8000"]
+ENTRYPOINT ["serein"]
+CMD ["serve", "/model", "--encoder", "/encoder", "--host", "0.0.0.0", "--port", "8000"]

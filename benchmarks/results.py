@@ -11,9 +11,9 @@ import argparse
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import count, pairwise
 from math import isnan
 from pathlib import Path
 
@@ -73,12 +73,46 @@ def shareable(study: Study) -> Study:
     return replace(study, title=title, rows=tuple(rows))
 
 
-def shareable_command(command: str, output: str) -> str:
-    """The command with ``output`` as its output, and no other path than that of a recipe within the project."""
+class Places:
+    """What the page calls the folders of studies and runs: no two alike, and each the same in all its commands."""
+
+    def __init__(self, studies: Mapping[Path, str]) -> None:
+        """Args: studies: the page's own, by their folders."""
+        self.names = {folder.resolve(): f"studies/{name}" for folder, name in studies.items()}
+
+    def of_study(self, folder: Path) -> str:
+        """Of the study in this folder."""
+        return self._name(folder.resolve(), "studies")
+
+    def of_run(self, run: Run) -> str:
+        """In its study's folder, if a command made several."""
+        folder = run.folder.resolve()
+        return self._name(folder, "runs") if _alone(run) else f"{self.of_study(folder.parent)}/{folder.name}"
+
+    def _name(self, folder: Path, room: str) -> str:
+        if folder not in self.names:
+            taken = self.names.values()
+            plain = f"{room}/{folder.name}"
+            others = (f"{plain}-{number}" for number in count(2))
+            self.names[folder] = plain if plain not in taken else next(name for name in others if name not in taken)
+        return self.names[folder]
+
+
+def shareable_command(command: str, output: str, members: Mapping[str, str] | None = None) -> str:
+    """The command with ``output`` as its output, and no other path than that of a recipe within the project.
+
+    Args:
+        command: as it was typed.
+        output: what stands after -o.
+        members: what the page calls the runs that a committee was made of, by the paths that were typed.
+    """
     words = [
         part for word in shlex.split(command) for part in (word.split("=", 1) if word.startswith("--") else [word])
     ]
-    return shlex.join(_shareable_word(before, word, output) for before, word in pairwise(["", *words]))
+    known = members or {}
+    return shlex.join(
+        known.get(word) or _shareable_word(before, word, output) for before, word in pairwise(["", *words])
+    )
 
 
 def _shareable_word(before: str, word: str, output: str) -> str:
@@ -93,24 +127,33 @@ def _shareable_word(before: str, word: str, output: str) -> str:
     return Path(word).name if is_argument or before in ("--view", "--unlabelled", "--beside") else word
 
 
-def commands(study: Study, name: str) -> list[str]:
-    """What makes the study's runs and the study, under the name ``name``."""
+def commands(study: Study, places: Places) -> list[str]:
+    """What makes the study's runs and the study."""
     runs = [row.run for row in study.rows]
     if study.kind != "runs":
-        made = [shareable_command(run.command, f"studies/{name}") for run in runs]
+        made = [shareable_command(run.command, places.of_study(study.folder)) for run in runs]
         return list(dict.fromkeys(filter(None, made)))
-    folders = [_shareable_folder(run) for run in runs]
-    made = [
-        shareable_command(run.command, str(folder if _alone(run) else folder.parent))
-        for run, folder in zip(runs, folders, strict=True)
-    ]
-    words = ["serein", "study", f"studies/{name}", *map(str, folders), "--title", study.title]
+    named = {run.folder.resolve(): places.of_run(run) for run in runs}
+    made = []
+    for run in runs:
+        output = named[run.folder.resolve()] if _alone(run) else places.of_study(run.folder.parent)
+        made.append(shareable_command(run.command, output, _members(run, named)))
+    words = ["serein", "study", places.of_study(study.folder), *named.values(), "--title", study.title]
     return [*dict.fromkeys(filter(None, made)), shlex.join(words)]
 
 
-def _shareable_folder(run: Run) -> Path:
-    folder = run.folder.resolve()
-    return Path("runs", folder.name) if _alone(run) else Path("studies", folder.parent.name, folder.name)
+def _members(run: Run, named: Mapping[Path, str]) -> dict[str, str]:
+    """The runs that a committee was made of, if they are in the study too."""
+    words = shlex.split(run.command)
+    if words[1:2] != ["ensemble"]:
+        return {}
+    ends = {word: Path(word).parts for word in words[2:]}
+    return {
+        word: name
+        for word, parts in ends.items()
+        for folder, name in named.items()
+        if folder != run.folder.resolve() and folder.parts[-len(parts) :] == parts
+    }
 
 
 def _alone(run: Run) -> bool:
@@ -161,7 +204,7 @@ def verdicts(study: Study, curves: Curves | None) -> list[str]:
     ]
 
 
-def section(study: Study, name: str) -> tuple[str, list[Picture]]:
+def section(study: Study, name: str, places: Places) -> tuple[str, list[Picture]]:
     """A study's part of the page as Markdown, and its figures."""
     study = shareable(study)
     first = study.rows[0]
@@ -172,7 +215,7 @@ def section(study: Study, name: str) -> tuple[str, list[Picture]]:
         opening(study),
         *map(Paragraph, dict.fromkeys(encoder(row.run) for row in study.rows)),
         *([Paragraph(NOTES[first.run.corpus])] if first.run.corpus in NOTES else []),
-        *([Code("\n".join(made))] if (made := commands(study, name)) else []),
+        *([Code("\n".join(made))] if (made := commands(study, places)) else []),
         *banners(study),
         *pictures,
         table(study),
@@ -210,12 +253,16 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
     """
     above = by_hand(output)
     uses: Counter[str] = Counter()
-    sections: list[str] = []
-    texts: dict[Path, str] = {}
+    names: dict[Path, str] = {}
     for folder in folders:
         name = folder.resolve().name
         uses[name] += 1
-        text, pictures = section(load_study(folder), name if uses[name] == 1 else f"{name}-{uses[name]}")
+        names[folder] = name if uses[name] == 1 else f"{name}-{uses[name]}"
+    places = Places(names)
+    sections: list[str] = []
+    texts: dict[Path, str] = {}
+    for folder, name in names.items():
+        text, pictures = section(load_study(folder), name, places)
         sections.append(text)
         texts |= {output.parent / "figures" / f"{drawn.name}.svg": drawn.svg for drawn in pictures}
     reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, COST_READING, *DEFINITIONS))])

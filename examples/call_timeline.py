@@ -15,6 +15,7 @@ from serein.errors import SereinError
 
 def call_timeline(model: str, call: Path, output: Path, encoder: str | None = None) -> None:
     """Write OUTPUT.csv (a row a window), OUTPUT.txt (labels for Audacity) and OUTPUT.png."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder)
     timeline = recognizer.timeline(call, window=4.0, hop=1.0)
     output.with_suffix(".csv").write_text(timeline.to_csv(), encoding="utf-8")

@@ -16,6 +16,7 @@ SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff", ".aif", ".caf"}
 
 def classify_folder(model: str, folder: Path, output: Path, encoder: str | None = None) -> int:
     """Write one row a recording; return how many could not be read."""
+    output.parent.mkdir(parents=True, exist_ok=True)
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder)
     recordings = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     failed = 0
@@ -46,6 +47,8 @@ if __name__ == "__main__":
     options = parser.parse_args()
     if not options.folder.is_dir():
         parser.error(f"{options.folder}: no folder")
+    if options.output.is_dir():
+        parser.error(f"{options.output}: is a folder; give a file")
     try:
         sys.exit(3 if classify_folder(options.model, options.folder, options.output, options.encoder) else 0)
     except SereinError as error:

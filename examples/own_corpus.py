@@ -39,19 +39,24 @@ def own_corpus(table: Path, output: Path, encoder: str, layers: list[int], pool:
     return output / "model"
 
 
+def layer_numbers(text: str) -> list[int]:
+    """What ``--layers`` says; argparse tells of a ValueError."""
+    return [int(number) for number in text.split(",")]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", type=Path)
     parser.add_argument("--encoder", required=True, help="Hub id or folder of a transformers encoder, or logmel")
-    parser.add_argument("--layers", default="-1", help="layer numbers with commas between them")
+    parser.add_argument("--layers", type=layer_numbers, default="-1", help="layer numbers with commas between them")
     parser.add_argument("--pool", type=int, default=4, help="frames averaged into one")
     parser.add_argument("--recipe", type=Path, default=Path(__file__).parents[1] / "recipes" / "laptop.toml")
     parser.add_argument("-o", "--output", type=Path, default=Path("mine"))
     options = parser.parse_args()
     try:
         own_corpus(
-            options.table, options.output, options.encoder, [int(layer) for layer in options.layers.split(",")],
-            options.pool, Recipe.read(options.recipe, []),
+            options.table, options.output, options.encoder, options.layers, options.pool,
+            Recipe.read(options.recipe, []),
         )  # fmt: skip
     except SereinError as error:
         print(error, file=sys.stderr)

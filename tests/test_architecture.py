@@ -41,6 +41,7 @@ MAY_IMPORT = {
 }
 DOORS = {
     "cli",
+    "cli_errors",
     "cli_export",
     "cli_judge",
     "cli_look",
@@ -64,6 +65,7 @@ WITHOUT_TORCH = (
     "terminal",
     "arguments",
     "cli",
+    "cli_errors",
     "cli_export",
     "cli_judge",
     "cli_look",

@@ -1,4 +1,5 @@
 import csv
+import errno
 import json
 import os
 import re
@@ -18,8 +19,10 @@ import typer
 from typer.testing import CliRunner
 
 from serein import cli, terminal
-from serein.corpus.corpus import Corpus
-from serein.errors import ModelError
+from serein.arguments import relabel
+from serein.corpus.corpus import Corpus, Utterance
+from serein.corpus.readers.iemocap import FOUR_CLASSES
+from serein.errors import ModelError, UsageError
 from serein.frames.store import FrameStore
 from serein.recipe import Recipe
 
@@ -289,10 +292,20 @@ def test_the_next_step_after_an_adapter_is_of_the_same_recipe(tone_store, tiny_r
 @pytest.mark.parametrize(("temperature", "warned"), [(0.25, 1), (8.0, 1), (7.9, 0), (1.0, 0)])
 def test_a_temperature_at_its_bound_is_warned_of(tone_store, tiny_recipe, tmp_path, monkeypatch, temperature, warned):
     names = ("validation_ua", "calibration_error_before", "calibration_error_after")
-    facts = {"epochs": 6, "temperature": temperature, **dict.fromkeys(names, 0.5)}
+    facts = {"epochs": 6, "temperature": temperature, "collapsed": False, **dict.fromkeys(names, 0.5)}
     monkeypatch.setattr("serein.train.ship.train_model", lambda *_, **__: facts)
     done = serein("train", tone_store.folder, "--set", "finetune.epochs=1", "-o", tmp_path / "model")
     assert done.err.count("warning: the temperature is at its bound") == warned
+
+
+def test_a_collapse_is_warned_of(tone_store, tmp_path, monkeypatch):
+    names = ("validation_ua", "calibration_error_before", "calibration_error_after")
+    facts = {"epochs": 6, "temperature": 1.0, "collapsed": True, **dict.fromkeys(names, 0.5)}
+    monkeypatch.setattr("serein.train.ship.train_model", lambda *_, **__: facts)
+    monkeypatch.setattr("serein.train.ship.adapt_store", lambda *_, **__: "its spread fell")
+    for command in ("adapt", "train"):
+        done = serein(command, tone_store.folder, "-o", tmp_path / command)
+        assert "warning: training without labels collapsed" in done.err
 
 
 def test_a_table_is_not_written_over_itself(partly_broken, tmp_path):
@@ -302,10 +315,180 @@ def test_a_table_is_not_written_over_itself(partly_broken, tmp_path):
         done = serein("corpus", "table", partly_broken, "-o", output)
         assert done.code == 2
         assert f"{output}: is the table you wrote; give another file with -o" in done.err
-    done = serein("corpus", "ravdess", tmp_path, "-o", tmp_path)
-    assert done.code == 2
-    assert f"{tmp_path}: is the corpus's folder; give another file with -o" in done.err
     assert partly_broken.read_bytes() == before
+
+
+OUTPUTS = {
+    "demo": ("folder", ["demo"]),
+    "corpus": ("file", ["corpus", "table", "CORPUS"]),
+    "extract": ("folder", ["extract", "CORPUS", "--encoder", "logmel"]),
+    "adapt": ("folder", ["adapt", "FRAMES"]),
+    "crossval": ("folder", ["crossval", "FRAMES", "--protocol", "sessions"]),
+    "benchmark": ("folder", ["benchmark", "FRAMES", "--protocol", "sessions", "--systems", "linear"]),
+    "ablate": ("folder", ["ablate", "FRAMES", "ablation.toml", "--protocol", "sessions"]),
+    "inflation": ("folder", ["inflation", "FRAMES", "--protocol", "sessions"]),
+    "train": ("folder", ["train", "FRAMES"]),
+    "ensemble": ("folder", ["ensemble", "RUN"]),
+    "layers": ("folder", ["layers", "CORPUS", "--encoder", "logmel"]),
+    "attributes": ("folder", ["attributes", "FRAMES", "ADAPTER"]),
+    "timeline": ("file", ["timeline", "MODEL", "a.wav"]),
+    "export": ("file", ["export", "MODEL"]),
+}
+
+
+def test_every_command_that_writes_stands_here():
+    commands = typer.main.get_command(cli.app).commands
+    writes = {name for name, command in commands.items() if any("-o" in option.opts for option in command.params)}
+    assert writes == OUTPUTS.keys()
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_an_output_that_cannot_be_made_is_refused_before_any_work(tmp_path, command):
+    kind, arguments = OUTPUTS[command]
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    taken = tmp_path / ("file" if kind == "folder" else "folder")
+    under = tmp_path / "file" / "new" / "name"
+    said = f"is a {taken.name}; give a {kind}"
+    for output, words in ((taken, said), (under, f"{tmp_path / 'file'} is a file, no folder; give another path")):
+        done = serein(*arguments, "-o", output)
+        assert (done.code, done.err) == (2, f"serein: -o {output}: {words}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
+    for output in (tmp_path / "model", tmp_path / "new" / "model"):
+        done = serein("train", "FRAMES", "-o", output)
+        assert (done.code, done.err) == (
+            2,
+            f"serein: -o {output}: {tmp_path} may not be written to; give another path\n",
+        )
+
+
+REFUSED = {
+    OSError(errno.ENOSPC, "No space left on device", "a.csv"): "a.csv: No space left on device; make room, then",
+    OSError(errno.ENOSPC, "No space left on device"): "No space left on device; make room, then",
+    PermissionError(errno.EACCES, "Permission denied", ".x", None, "x"): "x: Permission denied; change its permissions",
+    IsADirectoryError(errno.EISDIR, "Is a directory", "x"): "x: Is a directory; a file is where a folder has to be",
+    OSError("the\nnetwork"): "the network; `serein --debug ...` shows where",
+    ConnectionError(): "ConnectionError; `serein --debug ...` shows where",
+}
+
+
+@pytest.mark.parametrize("error", REFUSED, ids=repr)
+def test_what_the_system_refuses_is_one_line_and_a_traceback_needs_debug(monkeypatch, error):
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setattr("serein.train.machine.environment", fail)
+    done = serein("doctor")
+    assert done.code == 1
+    assert done.err.startswith(f"serein: {REFUSED[error]}")
+    assert done.err.count("\n") == 1
+    with patch.object(sys, "argv", ["serein", "--debug", "doctor"]), pytest.raises(type(error)):
+        cli.main()
+
+
+def test_who_closes_the_pipe_is_told_nothing():
+    there, here = os.pipe()
+    os.close(there)
+    with os.fdopen(here, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "serein", "doctor"], stdout=closed, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_at_stdout_is_one_line():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "serein", "doctor", "--json"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        1,
+        "serein: No space left on device; make room, then give the same command again\n",
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict", "utf-8:surrogateescape"])
+def test_a_name_that_is_no_text_costs_no_recording(journey, tones, tmp_path, encoding):
+    names = [os.fsdecode(b"bad\xff.wav"), "\U0001f600 \xfc.wav"]
+    for name in names:
+        (tmp_path / name).write_bytes(tones.utterances[0].path.read_bytes())
+    recordings = [tones.utterances[1].path, *(tmp_path / name for name in names)]
+    words = in_a_process("predict", journey.folder / "model", *recordings, PYTHONIOENCODING=encoding)
+    assert (words.code, words.err) == (0, "")
+    assert len(words.out.splitlines()) == 3
+    assert r"bad\udcff.wav  " in words.out
+    document = in_a_process("predict", journey.folder / "model", *recordings, "--json", PYTHONIOENCODING=encoding)
+    assert [result["path"] for result in json.loads(document.out)] == [*map(str, recordings)]
+
+
+def test_names_that_a_map_gets_wrong_are_told(tone_store, tmp_path):
+    crossval = ["crossval", tone_store.folder, "--protocol", "sessions", "--system", "linear", "-o", tmp_path / "run"]
+    for label_map, said in {
+        "angry=angry,hapy=happy,sadd=sad": "tones has no emotion hapy, sadd; it has angry, happy, neutral, sad",
+        "happy=joy,sad=sad,happy=happy": "renames happy twice; leave one of them",
+        "sad=sad, sad = sad,happy=happy": "renames sad twice; leave one of them",
+    }.items():
+        done = serein(*crossval, "--map", label_map)
+        assert (done.code, done.err) == (2, f"serein: --map {label_map}: {said}\n")
+    assert not (tmp_path / "run").exists()
+
+
+IEMOCAP_MAP = "ang=angry,exc=happy,hap=happy,neu=neutral,sad=sad"
+
+
+def test_the_map_of_a_release_may_be_given_to_a_part_of_it():
+    part = Corpus("iemocap", tuple(Utterance(label, Path(label), "01F", label) for label in ("ang", "fru", "hap")))
+    assert relabel(part, IEMOCAP_MAP, release="iemocap").labels == ("angry", "happy")
+    with pytest.raises(UsageError, match=r"iemocap has no emotion exc, neu, sad; it has ang, fru, hap$"):
+        relabel(part, IEMOCAP_MAP)
+    with pytest.raises(UsageError, match=r"iemocap has no emotion hapy; it has ang, fru, hap$"):
+        relabel(part, f"{IEMOCAP_MAP},hapy=happy", release="iemocap")
+
+
+def test_every_map_on_the_pages_is_of_a_release():
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *root.glob("docs/*.md"), *root.rglob("recipes/**/*.toml")]
+    shown = {label_map for page in pages for label_map in re.findall(r"--map (\w+=\S+)", page.read_text("utf-8"))}
+    assert shown == {IEMOCAP_MAP}
+    assert dict(pair.split("=") for pair in IEMOCAP_MAP.split(",")) == FOUR_CLASSES
+
+
+def next_line(done: Done) -> list[str]:
+    (line,) = re.findall("^Next: (serein .*)$", done.err, re.MULTILINE)
+    return shlex.split(line)
+
+
+def test_the_next_command_can_be_pasted_whatever_a_folder_is_called(tone_store, tiny_recipe, tmp_path, monkeypatch):
+    recipe = tmp_path / "tiny.toml"
+    recipe.write_text(tiny_recipe.to_toml(), encoding="utf-8")
+    linear = ["crossval", tone_store.folder, "--protocol", "sessions", "--system", "linear", "--seeds", 2]
+    ours = tmp_path / "a run"
+    assert next_line(serein(*linear, "-o", ours)) == ["serein", "report", str(ours)]
+    both = tmp_path / "our committee"
+    assert next_line(serein("ensemble", ours, "-o", both)) == ["serein", "report", str(both)]
+    model = tmp_path / "a model"
+    trained = serein("train", tone_store.folder, "--recipe", recipe, "--set", "finetune.epochs=1", "-o", model)
+    assert next_line(trained) == ["serein", "predict", str(model), "recording.wav"]
+
+    def graph(_: str, output: Path, **__: object) -> float:
+        output.write_bytes(b"a graph")
+        return 0.0
+
+    monkeypatch.setattr("serein.export.export_model", graph)
+    exported = serein("export", model, "--with-encoder", "-o", tmp_path / "a model.onnx")
+    assert next_line(exported) == ["serein", "predict", str(tmp_path / "a model.onnx"), "recording.wav"]
+    monkeypatch.setattr("serein.demo.demo", lambda *_, **__: (tmp_path / "report.html", [ours]))
+    assert next_line(serein("demo", "-o", tmp_path / "the demo"))[:3] == [
+        "serein",
+        "train",
+        str(tmp_path / "the demo" / "frames"),
+    ]
 
 
 def test_what_is_missing_is_told_with_the_command_that_makes_it(tone_store, tmp_path):

@@ -4,6 +4,7 @@ import ast
 import csv
 import doctest
 import importlib
+import json
 import re
 import shlex
 from dataclasses import asdict, replace
@@ -61,6 +62,7 @@ def cells(row: str) -> list[str]:
 
 
 METHOD, SERVING = ROOT / "docs" / "method.md", ROOT / "docs" / "serving.md"
+ARCHITECTURE, SOURCE = ROOT / "docs" / "architecture.md", ROOT / "src" / "serein"
 KINDS = {"recognizer": EmotionRecognizer, "stream": EmotionStream}
 """Of names on the pages: what they have is looked up."""
 EQUATIONS = table_after("The equations", read(METHOD))
@@ -119,6 +121,18 @@ def test_every_command_line_parses(place, line):
     given = COMMANDS[name].make_context(name, arguments).params  # raises what a user would be told
     if recipe := given.get("recipe"):
         Recipe.read(ROOT / recipe, given["changes"] or [])
+
+
+def test_the_command_lines_of_the_container_parse():
+    dockerfile = read(ROOT / "Dockerfile")
+    entry, command = (json.loads(re.search(rf"^{word} (.*)$", dockerfile, re.MULTILINE)[1])
+                      for word in ("ENTRYPOINT", "CMD"))  # fmt: skip
+    assert entry == ["serein"]
+    (image_and_command,) = re.findall(r"docker run --gpus all \.\.\. (.*)$", dockerfile, re.MULTILINE)
+    image, *given = shlex.split(image_and_command)
+    assert image == "serein"
+    for name, *arguments in (command, given):
+        assert COMMANDS[name].make_context(name, arguments).params["host"] == "0.0.0.0"
 
 
 def test_the_readme_shows_every_step_of_the_way():
@@ -186,6 +200,19 @@ def test_the_bounds_of_windows_and_the_ends_of_streams_are_as_the_server_has_the
     assert bounds == BOUNDS
     closings = {row[0].strip("`"): int(row[1]) for row in rows if len(row) == 3 and row[1].isdecimal()}
     assert closings == CLOSINGS
+
+
+def test_every_module_has_its_word_in_the_table_of_rooms():
+    rows = [cells(row) for row in table_after("The rooms", read(ARCHITECTURE))]
+    said = {room.strip("`/"): set(re.findall(r"`(\w+)/?`", text)) for room, text in rows}
+    there: dict[str, set[str]] = {}
+    for path in SOURCE.rglob("*.py"):
+        room, *below = path.relative_to(SOURCE).parts
+        if not path.stem.startswith("__"):
+            there.setdefault(room if below else "beside them", set()).add(below[0] if below else room)
+    assert said.keys() == there.keys()
+    for room, modules in there.items():
+        assert {name.removesuffix(".py") for name in modules} <= said[room], room
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if fenced(page, "pycon")], ids=named)

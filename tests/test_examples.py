@@ -111,6 +111,23 @@ def test_examples_end_with_one_line_and_its_exit_code(model, tmp_path, capfd):
         assert said in line
 
 
+def test_layers_that_are_no_numbers_are_told(tmp_path, capfd):
+    assert program("own_corpus", tmp_path / "mine.csv", "--encoder", "logmel", "--layers", "a", "-o", tmp_path) == 2
+    assert "argument --layers: invalid" in capfd.readouterr().err
+
+
+def test_the_folder_of_the_output_is_made(model, call, tmp_path):
+    example("classify_folder")(model, tmp_path, tmp_path / "no" / "table.csv")
+    assert (tmp_path / "no" / "table.csv").exists()
+    example("call_timeline")(model, call, tmp_path / "nor" / "call")
+    assert (tmp_path / "nor" / "call.csv").exists()
+
+
+def test_a_folder_is_no_table(tmp_path, capfd):
+    assert program("classify_folder", tmp_path / "absent", tmp_path, "-o", tmp_path) == 2
+    assert "is a folder; give a file" in capfd.readouterr().err
+
+
 def test_a_folder_that_is_not_there_is_no_empty_table(model, tmp_path, capfd):
     assert program("classify_folder", model, tmp_path / "absent", "-o", tmp_path / "table.csv") == 2
     assert "absent: no folder" in capfd.readouterr().err

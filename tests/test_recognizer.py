@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import mkdtemp
 
+import jaxtyping
 import numpy as np
 import pytest
 import soundfile
@@ -376,8 +377,14 @@ def test_the_encoder_is_asked_for_as_it_was_in_training(tones, tiny_recipe, tmp_
         EmotionRecognizer.from_pretrained(tmp_path / "model")
     again = EmotionRecognizer.from_pretrained(tmp_path / "model", encoder=str(moved))
     assert again.probabilities(path).equal(recognizer.probabilities(path))
-    with pytest.raises(ModelError, match=r"encoder-1: its weights are not those of the encoder that .*model"):
+    with pytest.raises(
+        ModelError, match=r"encoder-1: differs from the encoder that .*model was trained .* its weights$"
+    ):
         EmotionRecognizer.from_pretrained(tmp_path / "model", encoder=str(paths[1]))
+    for folder, differing in ((moved, "do_normalize"), (paths[1], "do_normalize and weights")):
+        transformers.Wav2Vec2FeatureExtractor(do_normalize=False).save_pretrained(folder)
+        with pytest.raises(ModelError, match=f"was trained on in its {differing}$"):
+            EmotionRecognizer.from_pretrained(tmp_path / "model", encoder=str(folder))
 
 
 def test_a_model_is_saved_and_loaded_bit_for_bit(model_folder, tmp_path):
@@ -528,6 +535,17 @@ def test_alone_in_a_batch_in_a_timeline_and_in_a_stream_the_answer_is_the_same(r
     assert stream.timeline().quiet == timeline.quiet
 
 
+def test_silence_and_a_tone_have_the_same_answer_in_any_company(recognizer):
+    """Their frames hardly vary, and the pooled variances are brought to length 1 however small they are."""
+    assert recognizer.config.model.pooled_norm == "l2"
+    noise = (0.1 * np.random.default_rng(0).standard_normal(64_000)).astype(np.float32)
+    tone = (0.5 * np.sin(2 * np.pi * 440 * np.arange(48_000) / 16_000)).astype(np.float32)
+    for sound in (np.zeros(48_000, dtype=np.float32), tone):
+        alone = recognizer.logits_of([sound])[0]
+        for other in (noise, noise[:50_000], noise[:16_000]):
+            assert torch.allclose(recognizer.logits_of([sound, other])[0], alone, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(("rate", "name"), [(16_000, "a.wav"), (44_100, "a.flac"), (8_000, "a.wav")])
 def test_the_timeline_of_a_file_is_that_of_a_stream_of_its_samples(recognizer, tones, tmp_path, rate, name):
     samples = np.concatenate([load_audio(utterance.path) for utterance in tones.utterances[:8]])
@@ -553,6 +571,14 @@ def test_a_timeline_hears_what_is_no_recording(recognizer):
         recognizer.timeline("absent.wav")
     with pytest.raises(TooShort, match="300 samples"):
         recognizer.timeline(Recording(np.zeros(300), 16_000))
+
+
+@pytest.mark.parametrize("ask", [EmotionRecognizer.__call__, EmotionRecognizer.timeline, EmotionRecognizer.embed])
+@pytest.mark.parametrize("source", [np.zeros(16_000, np.float32), ("a.wav", "b.wav")])
+def test_what_is_no_source_is_refused_with_the_way_out(recognizer, source, ask, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are not checked where people use it
+    with pytest.raises(UsageError, match=r"is no recording; .*Recording\(samples, rate\), and several in a list"):
+        ask(recognizer, source)
 
 
 def test_silence_is_marked_in_a_timeline(recognizer, tones):

@@ -1,4 +1,5 @@
 import importlib.util
+import shlex
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -133,7 +134,7 @@ def test_a_study_of_runs_is_remade_run_by_run(tmp_path):
     runs = [(f"probe (SNP) ({single})", single), (f"adapter ({folder / 'bad'})", folder / "bad")]
     save_study(tmp_path / "both", "runs", "Two of them", runs)
     study = load_study(tmp_path / "both")
-    first, second, last = results.commands(study, "both")
+    first, second, last = results.commands(study, results.Places({study.folder: "both"}))
     assert first == "serein crossval frames --system linear -o runs/probe"
     assert second.endswith("-o studies/bench")
     assert last == "serein study studies/both runs/probe studies/bench/bad --title 'Two of them'"
@@ -142,9 +143,32 @@ def test_a_study_of_runs_is_remade_run_by_run(tmp_path):
     assert said in page_of(tmp_path, study.folder)
 
 
+def test_folders_of_one_name_are_told_apart_in_the_commands(tmp_path):
+    one, other = make_study(tmp_path / "a" / "heads"), make_study(tmp_path / "b" / "heads")
+    runs = [("a", one / "good"), ("b", other / "good"), ("c", other / "bad")]
+    save_study(tmp_path / "heads", "runs", "Both", runs)
+    page = page_of(tmp_path, tmp_path / "heads", one)
+    first, second, last = page.split("```")[1].strip().splitlines()
+    assert first.endswith("-o studies/heads-2")
+    assert second.endswith("-o studies/heads-3")
+    assert (
+        last == "serein study studies/heads studies/heads-2/good studies/heads-3/good studies/heads-3/bad --title Both"
+    )
+    assert page.split("```")[3].strip().endswith("-o studies/heads-2")
+
+
+def test_a_committee_is_made_of_the_runs_that_the_page_names(tmp_path):
+    bench = make_study(tmp_path / "bench")
+    command = shlex.join(["serein", "ensemble", "bench/good", str(bench / "bad"), "-o", "somewhere/both"])
+    both = write_run(tmp_path / "both", command=command)
+    save_study(tmp_path / "all", "runs", "All", [("good", bench / "good"), ("bad", bench / "bad"), ("both", both)])
+    made = page_of(tmp_path, tmp_path / "all").split("```")[1]
+    assert "\nserein ensemble studies/bench/good studies/bench/bad -o runs/both\n" in made
+
+
 def test_a_run_made_in_python_has_no_command(tmp_path):
     study = make_study(tmp_path / "mine", command="")
-    assert results.commands(load_study(study), "mine") == []
+    assert results.commands(load_study(study), results.Places({study: "mine"})) == []
     assert "```" not in page_of(tmp_path, study)
 
 

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from itertools import pairwise
 
@@ -353,3 +354,9 @@ def test_a_detector_of_ones_own_decides_what_is_silent():
     assert [window.silent for window in windows] == [bool(SOUND[round(w.start * 16_000)] > 0) for w in windows]
     assert timeline.quiet == tuple(bool(SOUND[cell] > 0) for cell in range(0, 60_000, 4_000))
     assert {a != b for a, b in pairwise(timeline.quiet)} == {True, False}
+
+
+def test_a_detector_may_answer_as_numpy_does():
+    windows, timeline = fed(SOUND, [8_000], silent=lambda samples: samples[0] > 0)
+    assert {type(window.silent) for window in windows} == {type(quiet) for quiet in timeline.quiet} == {bool}
+    assert [window["silent"] for window in json.loads(timeline.to_json())["windows"]] == [w.silent for w in windows]

@@ -1,7 +1,8 @@
 """Options that several commands share, and what their texts mean."""
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,7 +23,7 @@ CutWhisper = Annotated[
     bool, typer.Option(help="Whisper without its padding to 30 s: much cheaper, frames differ a little.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML file; the defaults are the paper's values.")]
+RecipeFile = Annotated[Path | None, typer.Option("--recipe", help="TOML file; else the defaults, of the paper's size.")]
 RecipeChanges = Annotated[
     list[str] | None, typer.Option("--set", help="table.key=value, on top of the recipe; repeatable.")
 ]
@@ -47,6 +48,41 @@ Beside = Annotated[
     typer.Option(help="For co-att: log-mel frames of the corpus, then of each --view in their order; repeatable."),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
+
+
+def output_folder(what: str) -> Any:
+    """``-o`` of a command that writes a folder; one that cannot be made is refused before any work is done."""
+    return typer.Option("-o", "--output", callback=_check_folder, help=what)
+
+
+def output_file(what: str) -> Any:
+    """``-o`` of a command that writes a file, likewise."""
+    return typer.Option("-o", "--output", callback=_check_file, help=what)
+
+
+def _check_folder(path: Path) -> Path:
+    if path.exists():
+        if not path.is_dir():
+            raise UsageError(f"-o {path}: is a file; give a folder")
+    else:
+        _check_place(path)
+    return path
+
+
+def _check_file(path: Path | None) -> Path | None:
+    if path is not None:
+        if path.is_dir():
+            raise UsageError(f"-o {path}: is a folder; give a file")
+        _check_place(path)
+    return path
+
+
+def _check_place(path: Path) -> None:
+    nearest = next(above for above in path.absolute().parents if above.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"-o {path}: {nearest} is a file, no folder; give another path")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"-o {path}: {nearest} may not be written to; give another path")
 
 
 def read_recipe(path: Path | None, changes: list[str] | None) -> "Recipe":
@@ -77,14 +113,33 @@ def open_corpus(
     return store, labelled, make_protocol(protocol, labelled, folds_file=folds_file)
 
 
-def relabel(corpus: "Corpus", label_map: str) -> "Corpus":
-    """The corpus with emotions renamed as ``--map`` asks; an empty map keeps them."""
+def relabel(corpus: "Corpus", label_map: str, release: str = "") -> "Corpus":
+    """The corpus with emotions renamed as ``--map`` asks; an empty map keeps them.
+
+    Args:
+        corpus: its emotions are the names that may be renamed.
+        label_map: ``old=new,old=new``.
+        release: of which it may be a part, by the name of its reader; that release's emotions need not occur.
+
+    Raises:
+        UsageError: the map is not written so, or renames what is not there, or one name twice.
+    """
+    from serein.corpus.readers import PUBLISHED
+
     if not label_map:
         return corpus
     pairs = [pair.partition("=") for pair in label_map.split(",")]
     if not all(old.strip() and equals and new.strip() for old, equals, new in pairs):
         raise UsageError(f"--map {label_map}: write old=new,old=new, for example --map exc=happy,hap=happy,sad=sad")
-    return corpus.relabel({old.strip(): new.strip() for old, _, new in pairs})
+    names = [old.strip() for old, _, _ in pairs]
+    if twice := [old for old in dict.fromkeys(names) if names.count(old) > 1]:
+        raise UsageError(f"--map {label_map}: renames {', '.join(twice)} twice; leave one of them")
+    published = {counted.rpartition(", ")[2] for counted in PUBLISHED.get(release, ())}  # "session 1, ang"
+    if unknown := [old for old in names if old not in published.union(corpus.labels)]:
+        raise UsageError(
+            f"--map {label_map}: {corpus.name} has no emotion {', '.join(unknown)}; it has {', '.join(corpus.labels)}"
+        )
+    return corpus.relabel(dict(zip(names, (new.strip() for _, _, new in pairs), strict=True)))
 
 
 def parse_numbers(option: str, text: str) -> list[int]:

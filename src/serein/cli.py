@@ -31,9 +31,12 @@ from serein.arguments import (
     Views,
     open_corpus,
     open_stores,
+    output_file,
+    output_folder,
     parse_numbers,
     relabel,
 )
+from serein.cli_errors import run
 from serein.cli_export import exporting
 from serein.cli_judge import judge
 from serein.cli_look import look
@@ -42,7 +45,7 @@ from serein.cli_serve import serving
 from serein.cli_share import sharing
 from serein.cli_study import study
 from serein.cli_use import SOME_FAILED, use
-from serein.errors import SereinError, UsageError
+from serein.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -68,7 +71,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
 
 @app.command(rich_help_panel=START)
 def demo(
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for all of it.")] = Path("serein-demo"),
+    output: Annotated[Path, output_folder("Folder for all of it.")] = Path("serein-demo"),
     utterances: Annotated[int, typer.Option(help="Utterances of each of the ten voices.")] = 64,
     seed: Seed = 0,
 ) -> None:
@@ -82,14 +85,15 @@ def demo(
     with terminal.progress() as report:
         page, runs = run_demo(output, utterances_per_talker=utterances, seed=seed, say=terminal.note, report=report)
     terminal.print_scores("The demo's synthetic voices, test sessions", runs)
-    terminal.note(f"The report: {page}\nNext: serein train {output / 'frames'} -o model/ --recipe recipes/demo.toml")
+    terminal.note(f"The report: {page}")
+    terminal.note_next("train", output / "frames", "-o", "model/", "--recipe", "recipes/demo.toml")
 
 
 @app.command(rich_help_panel=MAKE)
 def corpus(
     name: Annotated[str, typer.Argument(help="iemocap, ravdess, emodb, urdu, or table for a CSV of your own.")],
     root: Annotated[Path, typer.Argument(help="The corpus's folder, or the CSV table.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The table to write.")],
+    output: Annotated[Path, output_file("The table to write.")],
     label_map: LabelMap = "",
     as_json: Json = False,
 ) -> None:
@@ -107,11 +111,10 @@ def corpus(
     if name not in READERS and name != "table":
         raise UsageError(f"no reader for {name!r}: there are {', '.join(READERS)}, and table for a CSV of your own")
     if output.exists() and root.exists() and output.samefile(root):
-        source = "table you wrote" if name == "table" else "corpus's folder"
-        raise UsageError(f"{output}: is the {source}; give another file with -o")
+        raise UsageError(f"{output}: is the table you wrote; give another file with -o")
     indexed = Corpus.from_csv(root) if name == "table" else READERS[name](root)
     gaps = [] if name == "table" else release_gaps(name, indexed)
-    indexed = relabel(indexed, label_map)
+    indexed = relabel(indexed, label_map, release=name)
     with terminal.progress() as report:
         scan = scan_audio(indexed, report=report)
     found = audit(scan.corpus)
@@ -135,7 +138,7 @@ def corpus(
 def extract(
     table: Table,
     encoder: EncoderName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The frame store, which crossval and train read.")],
+    output: Annotated[Path, output_folder("The frame store, which crossval and train read.")],
     layers: Annotated[str, typer.Option(help="Numbers, 0 = before the first block, -1 = last: 2,3,4")] = "-1",
     revision: Revision = None,
     pool: Annotated[int, typer.Option(min=1, help="Average this many frames into one.")] = 1,
@@ -168,7 +171,7 @@ def extract(
 @app.command(rich_help_panel=TRAIN)
 def adapt(
     frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The adapter's folder.")],
+    output: Annotated[Path, output_folder("The adapter's folder.")],
     recipe: RecipeFile = None,
     changes: RecipeChanges = None,
     seed: Seed = 0,
@@ -184,16 +187,18 @@ def adapt(
     store = FrameStore(frames)
     chosen = choose_recipe(recipe, changes)
     with terminal.progress() as report:
-        adapt_store(store, output, chosen, seed=seed, report=report)
-    following = ["train", str(frames), "--adapter", str(output), *recipe_options(recipe, changes), "-o", "model/"]
-    terminal.note(f"The adapter: {output}\nNext: serein {shlex.join(following)}")
+        collapse = adapt_store(store, output, chosen, seed=seed, report=report)
+    if collapse:
+        terminal.note(f"warning: training without labels collapsed, {collapse}: the adapter has little to say")
+    terminal.note(f"The adapter: {output}")
+    terminal.note_next("train", frames, "--adapter", output, *recipe_options(recipe, changes), "-o", "model/")
 
 
 @app.command(rich_help_panel=JUDGE)
 def crossval(
     frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
     protocol: ProtocolName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The run's folder.")],
+    output: Annotated[Path, output_folder("The run's folder.")],
     folds_file: FoldsFile = None,
     system: Annotated[str, typer.Option(help="adapter, linear, superb, ...: see docs/systems.md")] = "adapter",
     recipe: RecipeFile = None,
@@ -214,19 +219,19 @@ def crossval(
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     chosen = choose_recipe(recipe, changes, [system])
     with terminal.progress() as report:
-        run = cross_validate(
+        folder = cross_validate(
             store, labelled, folds, output, chosen,
             system=system, seeds=range(seeds), views=open_stores(views), unlabelled=open_stores(unlabelled),
             beside=open_stores(beside), command=shlex.join(["serein", *sys.argv[1:]]), report=report,
         )  # fmt: skip
-    terminal.print_scores(f"{labelled.name}, protocol {folds.name} ({folds.hash})", [run])
-    terminal.note(f"Next: serein report {output}")
+    terminal.print_scores(f"{labelled.name}, protocol {folds.name} ({folds.hash})", [folder])
+    terminal.note_next("report", output)
 
 
 @app.command(rich_help_panel=TRAIN)
 def train(
     frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The model's folder.")],
+    output: Annotated[Path, output_folder("The model's folder.")],
     adapter: Annotated[
         str | None, typer.Option(help="From `serein adapt`, or its id on the Hub, instead of training one here.")
     ] = None,
@@ -263,13 +268,15 @@ def train(
             "warning: the temperature is at its bound: the scores say little about how sure the model is; "
             "more epochs or more recordings"
         )
+    if facts["collapsed"]:
+        terminal.note("warning: training without labels collapsed: the adapter has little to say, see the card")
     after = facts["calibration_error_after"]
     terminal.note(
         f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
         f"Temperature {facts['temperature']:.3f}: calibration error {facts['calibration_error_before']:.3f} before, "
-        f"{'unknown' if math.isnan(after) else f'{after:.3f}'} after\n"
-        f"Next: serein predict {output} recording.wav"
+        f"{'unknown' if math.isnan(after) else f'{after:.3f}'} after"
     )
+    terminal.note_next("predict", output, "recording.wav")
 
 
 @app.command(rich_help_panel=START)
@@ -290,10 +297,4 @@ def doctor(as_json: Json = False) -> None:
 
 def main() -> None:
     """The console script: a known error is one or two lines and its exit code; a traceback needs ``--debug``."""
-    try:
-        app()
-    except SereinError as error:
-        if "--debug" in sys.argv:
-            raise
-        print(f"serein: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(app)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from serein.arguments import output_file
 from serein.errors import UsageError
 
 exporting = typer.Typer()
@@ -13,7 +14,7 @@ exporting = typer.Typer()
 @exporting.command()
 def export(
     model: Annotated[str, typer.Argument(help="The model's folder, or its id on the Hub.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The ONNX file to write.")],
+    output: Annotated[Path, output_file("The ONNX file to write.")],
     with_encoder: Annotated[
         bool, typer.Option("--with-encoder", help="From the waveform on: `serein predict` then needs no torch.")
     ] = False,
@@ -34,4 +35,4 @@ def export(
         f"most {difference:.1e})"
     )
     if with_encoder:
-        terminal.note(f"Next: serein predict {output} recording.wav")
+        terminal.note_next("predict", output, "recording.wav")

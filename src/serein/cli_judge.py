@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from serein.arguments import Json
+from serein.arguments import Json, output_folder
 from serein.errors import UsageError
 
 judge = typer.Typer()
@@ -55,7 +55,7 @@ def report(
 @judge.command()
 def ensemble(
     runs: Annotated[list[Path], typer.Argument(help="Folders of finished runs under one protocol.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The committee's run folder.")],
+    output: Annotated[Path, output_folder("The committee's run folder.")],
 ) -> None:
     """Average what several runs, or one run's seeds, say of each test utterance; nothing is trained.
 
@@ -66,4 +66,4 @@ def ensemble(
 
     folder = average(runs, output)
     terminal.print_scores(str(output), [folder, *runs])
-    terminal.note(f"Next: serein report {output}")
+    terminal.note_next("report", output)

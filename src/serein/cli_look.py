@@ -15,6 +15,7 @@ from serein.arguments import (
     ProtocolName,
     Revision,
     Table,
+    output_folder,
     relabel,
 )
 from serein.cli_use import SOME_FAILED
@@ -26,7 +27,7 @@ look = typer.Typer()
 def layers(
     table: Table,
     encoder: EncoderName,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page and for frames of every layer.")],
+    output: Annotated[Path, output_folder("Folder for the page and for frames of every layer.")],
     protocol: ProtocolName = "talkers-5",
     folds_file: FoldsFile = None,
     label_map: LabelMap = "",
@@ -71,7 +72,7 @@ def layers(
 def attributes(
     frames: Annotated[Path, typer.Argument(help="The frame store, its recordings where they were.")],
     adapter: Annotated[Path, typer.Argument(help="From `serein adapt`.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the page.")],
+    output: Annotated[Path, output_folder("Folder for the page.")],
     clips: Annotated[int, typer.Option(min=0, help="How many attributes, the most used first, to listen to.")] = 20,
 ) -> None:
     """Look at local attributes: how they are used, what they carry, and how they sound.

@@ -16,9 +16,9 @@ def serve(
     encoder: Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Of a request's body.")] = 25.0,
-    max_seconds: Annotated[float, typer.Option(min=0.1, help="Of a recording.")] = 600.0,
-    decode_seconds: Annotated[float, typer.Option(min=0.01, help="For decoding one recording.")] = 10.0,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, max=2000, help="Of a request's body.")] = 25.0,
+    max_seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="Of a recording.")] = 600.0,
+    decode_seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="For decoding one recording.")] = 10.0,
     decoders: Annotated[int, typer.Option(min=1, help="Processes that decode.")] = 2,
     queue: Annotated[int, typer.Option(min=1, max=500, help="Requests at a time; more are asked to try again.")] = 32,
 ) -> None:

@@ -26,4 +26,5 @@ def push(
     from serein.hub import push_model
 
     address = push_model(model, name, private=private, revision=revision, message=message)
-    terminal.note(f"Pushed: {address}\nNext: serein predict {name} recording.wav")
+    terminal.note(f"Pushed: {address}")
+    terminal.note_next("predict", name, "recording.wav")

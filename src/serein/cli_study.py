@@ -20,6 +20,7 @@ from serein.arguments import (
     Views,
     open_corpus,
     open_stores,
+    output_folder,
 )
 from serein.cli_recipe import choose_recipe
 from serein.errors import UsageError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 study = typer.Typer()
 
 Frames = Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")]
-Output = Annotated[Path, typer.Option("-o", "--output", help="The study's folder; a run folder a variant goes there.")]
+Output = Annotated[Path, output_folder("The study's folder; a run folder a variant goes there.")]
 
 
 @study.command()

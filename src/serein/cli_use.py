@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serein.answers import rank
-from serein.arguments import Json
+from serein.arguments import Json, output_file
 from serein.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def timeline(
     layout: Annotated[
         Format, typer.Option("--format", help="csv: windows; audacity, rttm: segments; json: both.")
     ] = Format.csv,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file to write, if not stdout.")] = None,
+    output: Annotated[Path | None, output_file("The file to write, if not stdout.")] = None,
     encoder: EncoderPlace = None,
     device: Device = "cpu",
     revision: Revision = None,

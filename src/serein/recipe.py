@@ -91,8 +91,8 @@ class Finetune(Section):
     epochs: int = Field(100, ge=1)
     min_steps: int = Field(0, ge=0, description="more epochs, where the utterances are too few for so many steps")
     batch_size: int = Field(96, ge=1, description="utterances of mean length in a batch")
-    learning_rate: float = Field(1e-4, gt=0, description="of the adapter, at the start of its cosine")
-    head_learning_rate: float = Field(1e-3, gt=0, description="of pooling and output layer, likewise")
+    learning_rate: float = Field(1e-4, gt=0, description="of the adapter alone, at the start of its cosine")
+    head_learning_rate: float = Field(1e-3, gt=0, description="of all else that learns from labels")
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0)
     balance: Literal["masked-copies", "class-weights", "none"] = Field(
@@ -100,7 +100,7 @@ class Finetune(Section):
     )
     copy_mask_ratio: float = Field(0.4, gt=0, lt=1, description="share of frames hidden in a masked copy")
     frame_masking: float = Field(0.0, ge=0, lt=1, description="share of frames hidden in every training utterance")
-    head_dropout: float = Field(0.0, ge=0, lt=1, description="on the pooled vector")
+    head_dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's pooled vector")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     label_share: float = Field(1.0, gt=0, le=1, description="share of each class's labels that may be used")
 
@@ -137,7 +137,7 @@ class Recipe(Section):
 
         Args:
             text: TOML with the tables ``[model]``, ``[adapt]``, ``[finetune]``, ``[speed]``; what is not named has
-                its default, the paper's value where the paper gives one.
+                its default: the paper's sizes and epochs, see docs/decisions.md for where it departs.
             changes: ``table.key=value`` each, applied on top; the value is TOML, or else taken as text.
             source: what to call the text in an error.
 

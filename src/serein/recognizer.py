@@ -19,7 +19,7 @@ from serein.errors import AudioError, ModelError
 from serein.frames.audio import SAMPLE_RATE
 from serein.frames.encoder import SpeechEncoder, load_encoder
 from serein.frames.extract import as_stored
-from serein.frames.sources import Recording, Source, load_source, load_sources
+from serein.frames.sources import FILES, Source, load_source, load_sources
 from serein.frames.store import write_atomically
 from serein.frames.streaming import stream_audio
 from serein.frames.windows import group, hear, longest_of
@@ -75,12 +75,12 @@ class EmotionRecognizer:
             folder: the model, or its id on the Hub.
             revision: branch, tag or commit on the Hub.
             token: for private and gated repositories; by default that of ``HF_TOKEN`` or ``hf auth login``.
-            encoder: where the encoder is on this machine, if not where it was in training; its weights must be the
-                same.
+            encoder: where the encoder is on this machine, if not where it was in training; its weights and settings
+                must be the same.
             device: for encoder and classifier.
 
         Raises:
-            ModelError: the model or the encoder is missing, damaged, or the encoder's weights are others.
+            ModelError: the model or the encoder is missing, damaged, or the encoder another than in training.
         """
         found = find_model(folder, revision=revision, token=token)
         module, config = load_model(found)
@@ -98,8 +98,12 @@ class EmotionRecognizer:
             whisper_padding=wanted.settings.get("whisper_padding", True),
             token=token,
         )
-        if front.fingerprint != wanted.fingerprint:
-            raise ModelError(f"{front.name}: its weights are not those of the encoder that {folder} was trained on")
+        asked = {"weights": wanted.fingerprint, **wanted.settings}
+        offered = {"weights": front.fingerprint, **front.settings}
+        differing = sorted(name for name in asked | offered if asked.get(name) != offered.get(name))
+        if differing:
+            names = " and ".join(differing)
+            raise ModelError(f"{front.name}: differs from the encoder that {folder} was trained on in its {names}")
         card = found / CARD_FILE
         text = card.read_text(encoding="utf-8") if card.exists() else ""
         return cls(module.to(device), config, front, text)
@@ -144,7 +148,7 @@ class EmotionRecognizer:
 
         Raises:
             AudioError: a recording cannot be used; says which and why.
-            UsageError: ``top_k`` is below 1.
+            UsageError: ``top_k`` is below 1, or the source is none of these.
         """
         if not isinstance(source, list):
             return rank(self.labels, self.probabilities(source).tolist(), top_k)
@@ -204,9 +208,9 @@ class EmotionRecognizer:
 
         Raises:
             AudioError: the recording cannot be used.
-            UsageError: window and hop do not fit each other.
+            UsageError: window and hop do not fit each other, or the source is none of these.
         """
-        blocks = [load_source(source)] if isinstance(source, Recording) else stream_audio(source)
+        blocks = stream_audio(source) if isinstance(source, FILES) else [load_source(source)]
         return self.stream(window, hop, silent=silent).follow(blocks)
 
     def stream(

@@ -53,7 +53,8 @@ class EmotionStream:
         if not (1 / SAMPLE_RATE <= hop <= window < math.inf and window >= MINIMUM_SAMPLES / SAMPLE_RATE):
             raise UsageError(f"window {window:g} s, hop {hop:g} s: a window lasts 0.025 s or more, a hop is no longer")
         self._window, self._hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
-        self._judge, self._labels, self._silent = judge, labels, silent
+        self._judge, self._labels = judge, labels
+        self._silent: Silent = lambda samples: bool(silent(samples))  # numpy's truth is none in JSON
         self._block = BLOCK_SECONDS * rate
         self._resampler: soxr.ResampleStream | None = _resampler(rate)  # None after the end
         self._arrived = 0  # samples at 16 kHz

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,13 +106,18 @@ def print_scores(title: str, runs: Sequence[Path]) -> None:
 
 
 def print_json(document: Any) -> None:
-    """One document on stdout."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    """One document on stdout, in ASCII: a file's name may hold what the terminal's encoding has not."""
+    print(json.dumps(document, indent=2))
 
 
 def note(text: str) -> None:
     """A line for the reader, on stderr, so that stdout stays what was asked for."""
     Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def note_next(*arguments: object) -> None:
+    """The command that comes next, as a shell takes it."""
+    note(f"Next: serein {shlex.join(map(str, arguments))}")
 
 
 def note_failures(failed: Mapping[str, str]) -> None:

@@ -46,6 +46,14 @@ def test_a_table_in_markdown_has_as_many_cells_in_each_line():
     assert lines == ["| a | b |", "| --- | ---: |", "| 1 \\| 2 | 3 |", "| two lines | 4 |"]
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [("snake_case", "snake_case"), ("_a_ b", r"\_a\_ b"), ("__b__", r"\_\_b\_\_"), ("~~c~~", r"\~\~c\~\~")],
+)
+def test_marks_that_markdown_would_take_for_its_own_are_escaped(text, written):
+    assert markdown([Paragraph(text)]) == written
+
+
 def test_numbers_stand_to_the_right():
     page = html([Table(["name", "kind", "n"], [["a", "b", "1"]], text_columns=2)])
     assert page.count('class="number"') == 2

@@ -1,5 +1,6 @@
 import csv
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -62,3 +63,28 @@ def test_what_flatters_one_member_flatters_the_committee(make_run, tmp_path):
         assert (committee.adapter_training, committee.talker_statistics) == ("transductive", "z-norm")
     alone = load_run(average([plain], tmp_path / "alone"))
     assert (alone.adapter_training, alone.talker_statistics) == ("inductive", "none")
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_committee_with_a_trained_adapter_is_one_that_was_trained(make_run, tmp_path, order):
+    members = [make_run("trained", adapter_training="inductive"), make_run("fresh", adapter_training="none")]
+    committee = load_run(average([members[index] for index in order], tmp_path / "both"))
+    assert committee.adapter_training == "inductive"
+
+
+def test_the_command_can_be_typed_again(make_run, tmp_path):
+    members = [make_run("one run"), make_run("other")]
+    command = load_run(average(members, tmp_path / "my committee")).command
+    assert shlex.split(command) == ["serein", "ensemble", *map(str, members), "-o", str(tmp_path / "my committee")]
+
+
+def test_a_run_whose_folds_are_not_yet_joined_makes_a_committee(make_run, tmp_path):
+    run = make_run("stopped at the last step")
+    whole = average([run], tmp_path / "whole")
+    for done in load_run(run).fold_runs:
+        lines = (run / "predictions.csv").read_text().splitlines()
+        own = [line for line in lines[1:] if f",{done.fold},{done.seed}," in line]
+        part = run / "folds" / done.fold / f"seed-{done.seed}" / "predictions.csv"
+        part.write_text("\n".join([lines[0], *own]) + "\n")
+    (run / "predictions.csv").unlink()
+    assert rows(average([run], tmp_path / "parts")) == rows(whole)

@@ -106,6 +106,19 @@ def test_a_fold_of_very_few_test_utterances_has_a_map_too(size):
     assert "of few" in texts(plots.embedding_maps({"a": points}, truth, LABELS, ["of few"]))
 
 
+@pytest.mark.parametrize("size", [3, 4, 12])
+def test_a_space_of_one_point_is_drawn(size):
+    svg = plots.embedding_maps({"dead": np.zeros((size, 5), np.float32)}, ["sad"] * size, LABELS, [""])
+    assert svg.count("<use") >= size
+
+
+def test_labels_in_any_letters_are_drawn_and_named():
+    points, truth = clusters(9)
+    labels = ["_angry", "怒り", "sad"]
+    found = texts(plots.embedding_maps({"a": points}, [labels[LABELS.index(label)] for label in truth], labels, [""]))
+    assert set(labels) < set(found)
+
+
 def test_bars_name_every_property_and_the_baseline():
     found = texts(plots.information_bars(["talker", "a$b$"], [0.2, 0.1], [0.05, 0.1]))
     assert {"talker", "a$b$", "with the attributes", "shuffled (95 % quantile)"} <= set(found)

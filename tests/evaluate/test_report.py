@@ -165,7 +165,7 @@ def test_a_collapsed_teacher_stands_in_a_banner(make_run):
     path = folder / "folds" / "fold-1" / "seed-0" / "cost.json"
     path.write_text(path.read_text().replace("false", "true"))
     (banner,) = banners(load_run(folder))
-    assert banner.text.endswith("one frame for everything in fold-1 seed 0.")
+    assert banner.text.endswith("used few attributes, in fold-1 seed 0.")
 
 
 def test_what_the_run_is_made_of_is_all_there_and_escaped(written):

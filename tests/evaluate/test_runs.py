@@ -7,7 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from serein.errors import CorpusError
-from serein.evaluate.runs import load_embeddings, load_run
+from serein.evaluate.embeddings import load_embeddings
+from serein.evaluate.runs import load_run
 
 
 def edit_json(path: Path, **changes: object) -> None:
@@ -83,6 +84,8 @@ def test_a_fold_that_lacks_one_utterance_is_not_finished(make_run):
         ("F1_00,F1,fold-0,0,", "F1_00,F1,fold-0,x,", "seed 'x' is no whole number"),
         ("F1_00,F1,", "F1_00,F1,F1,", "12 cells|11 cells"),
         ("p_happy", "p_glad", "no column p_happy"),
+        (",0.7", ",no", "a probability of .* is no number"),
+        (",0.7", ",nan", "a probability of .* is no number"),
         ("talker", "speaker", "no column talker"),
     ],
 )

@@ -142,6 +142,12 @@ def test_the_picture_names_series_and_shares(study):
     assert "difference to fresh" in picture.text
 
 
+def test_a_series_of_any_name_stands_in_the_legend():
+    known = Interval(0.2, 0.8)
+    svg = study_plots.curves({"_mine": [(0.05, (0.3, known))], "b": [(0.05, (0.4, known))]}, {})
+    assert {"_mine", "b"} <= set(texts(svg))
+
+
 def test_a_single_series_has_no_differences_to_show(make_share, tmp_path):
     save_study(tmp_path, "runs", "t", [("a", make_share("a", "x", 0.1)), ("b", make_share("b", "x", 1.0))])
     curves = label_curves(load_study(tmp_path))
@@ -161,11 +167,11 @@ def test_values_lie_at_their_shares_and_series_beside_one_another(monkeypatch):
     left, right = figure.axes
     assert left.get_xscale() == right.get_xscale() == "log"
     assert [label.get_text() for label in left.get_xticklabels()] == ["5", "100"]
-    named = {line.get_label(): line for line in left.lines if not line.get_label().startswith("_")}
-    np.testing.assert_allclose(named["a"].get_xdata(), [0.05, 1.0], rtol=0.05)
-    np.testing.assert_allclose(named["a"].get_ydata(), [30, 60])
-    assert named["a"].get_xdata()[0] < 0.05 < named["b"].get_xdata()[0]
-    bars = [line.get_ydata() for line in left.lines if line.get_label().startswith("_")]
+    first, second = (line for line in left.lines if line.get_marker() != "None")
+    np.testing.assert_allclose(first.get_xdata(), [0.05, 1.0], rtol=0.05)
+    np.testing.assert_allclose(first.get_ydata(), [30, 60])
+    assert first.get_xdata()[0] < 0.05 < second.get_xdata()[0]
+    bars = [line.get_ydata() for line in left.lines if line.get_marker() == "None"]
     np.testing.assert_allclose(bars, [[20, 80], [nan, nan], [20, 80]])
 
 

@@ -355,6 +355,21 @@ def test_a_cached_model_is_found_offline_with_its_commit(offline, tiny_checkpoin
         load_encoder("somebody/tiny", revision="other")
 
 
+@pytest.mark.parametrize("lost", ["model.safetensors", "preprocessor_config.json"])
+def test_an_interrupted_download_says_that_it_may_go_on(lost, offline, tiny_checkpoint, copy_of):
+    repository = offline / "models--somebody--tiny"
+    shutil.copytree(tiny_checkpoint("hubert"), repository / "snapshots" / COMMIT, ignore=lambda *_: [lost])
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    with pytest.raises(ModelError, match=rf"{lost}.*interrupted, run again with the network, HF_HUB_OFFLINE unset"):
+        load_encoder("somebody/tiny")
+    folder = copy_of("hubert")
+    (folder / lost).unlink()
+    with pytest.raises(ModelError, match=lost) as caught:
+        load_encoder(str(folder))
+    assert "HF_HUB_OFFLINE" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["nobody/nothing", "no/such/folder", "../nothing"])
 def test_a_model_out_of_reach_says_what_to_do(name, offline):
     with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE.*name a folder") as caught:

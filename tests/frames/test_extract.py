@@ -13,7 +13,7 @@ import soundfile
 import torch
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import StoreError
+from serein.errors import StoreError, TooShort
 from serein.frames import extract as module
 from serein.frames.audio import change_speed, load_audio
 from serein.frames.encoder import load_encoder
@@ -182,6 +182,116 @@ def test_a_recording_that_a_higher_speed_makes_too_short_costs_nothing_else(tone
         assert "shorter than one frame at speed 2" in store.failed["click"]
 
 
+def test_a_recording_too_short_for_the_encoder_costs_nothing_else(tones, tmp_path, monkeypatch):
+    class Patient:
+        name, revision, fingerprint, layers, width, frame_rate, settings = "patient", "", "x", (0,), 80, 50.0, {}
+        padded_to = 0
+
+        def num_frames(self, samples: int) -> int:
+            return LOGMEL.num_frames(samples) if samples >= 800 else 0
+
+        def encode(self, waveforms):
+            if min(map(len, waveforms)) < 800:
+                raise TooShort("fewer than one frame needs")
+            encoded.extend(waveforms)
+            return LOGMEL.encode(waveforms)
+
+    encoded: list[np.ndarray] = []
+    soundfile.write(tmp_path / "click.wav", np.full(500, 0.1), 16_000)
+    click = Utterance("click", tmp_path / "click.wav", "t", "angry")
+    corpus = Corpus("part", (tones.utterances[0], click, tones.utterances[1]))
+    for _ in range(2):  # the second time there is nothing to mend
+        store = extract(corpus, Patient(), tmp_path / "store")
+        assert store.ids == (tones.utterances[0].id, tones.utterances[1].id)
+        assert "click.wav: is shorter than one frame at speed 1" in store.failed["click"]
+        assert len(encoded) == 2
+
+
+@pytest.fixture
+def own(tmp_path, tones) -> Corpus:
+    """Three recordings in a folder, and a table without lengths and hashes."""
+    return copied_to(tmp_path / "one", Corpus("own", tones.utterances[:3]))
+
+
+def copied_to(folder: Path, corpus: Corpus) -> Corpus:
+    folder.mkdir()
+    return replace(
+        corpus,
+        utterances=tuple(
+            replace(u, seconds=None, path=Path(shutil.copy(u.path, folder / f"{number}.wav")))
+            for number, u in enumerate(corpus)
+        ),
+    )
+
+
+def test_other_recordings_under_the_same_ids_are_refused(own, tones, tmp_path):
+    extract(own, LOGMEL, tmp_path / "frames")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "frames").iterdir()}
+    moved = copied_to(tmp_path / "two", own)
+    shutil.copy(tones.utterances[9].path, moved.utterances[1].path)
+    with pytest.raises(
+        StoreError, match=rf"frames of {own.utterances[1].id} are of .*1\.wav, not of .*two.1\.wav; give"
+    ):
+        extract(moved, LOGMEL, tmp_path / "frames")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "frames").iterdir()} == before
+
+
+def test_a_copy_of_the_recordings_is_the_same_corpus(own, tmp_path):
+    store = extract(own, LOGMEL, tmp_path / "frames")
+    moved = copied_to(tmp_path / "two", own)
+    again = extract(moved, LOGMEL, tmp_path / "frames")
+    assert again.digest == store.digest
+    assert [u.path.resolve() for u in again.corpus()] == [u.path for u in moved]
+
+
+def test_recordings_that_moved_need_hashes(own, tmp_path):
+    hashed = replace(own, utterances=tuple(replace(u, audio_hash=f"{n}") for n, u in enumerate(own)))
+    for corpus in (own, hashed):
+        extract(corpus, LOGMEL, tmp_path / f"frames {corpus is hashed}")
+    (tmp_path / "one").rename(tmp_path / "three")
+
+    def moved(corpus: Corpus) -> Corpus:
+        return replace(corpus, utterances=tuple(replace(u, path=tmp_path / "three" / u.path.name) for u in corpus))
+
+    assert len(extract(moved(hashed), LOGMEL, tmp_path / "frames True").ids) == 3
+    with pytest.raises(
+        StoreError, match=rf"frames of {own.utterances[0].id} .*if recordings only moved, .*corpus\.csv"
+    ):
+        extract(moved(own), LOGMEL, tmp_path / "frames False")
+    moved(own).to_csv(tmp_path / "frames False" / "corpus.csv")
+    assert len(extract(moved(own), LOGMEL, tmp_path / "frames False").ids) == 3
+
+
+def test_a_recording_without_frames_may_be_another(own, tmp_path):
+    lost, *others = own
+    failing = replace(own, utterances=(replace(lost, path=tmp_path / "nowhere.wav"), *others))
+    assert set(extract(failing, LOGMEL, tmp_path / "frames").failed) == {lost.id}
+    store = extract(own, LOGMEL, tmp_path / "frames")
+    assert len(store.ids) == 3
+    assert store.load().flat.equal(extract(own, LOGMEL, tmp_path / "afresh").load().flat)
+
+
+@pytest.mark.parametrize("lost", ["store.json", "corpus.csv"])
+def test_frames_that_nothing_tells_of_are_not_taken(own, tmp_path, lost):
+    extract(own, LOGMEL, tmp_path / "frames")
+    (tmp_path / "frames" / lost).unlink()
+    before = shards(tmp_path / "frames")
+    with pytest.raises(StoreError, match=f"has frames but no {lost}.*give another one with -o"):
+        extract(own, LOGMEL, tmp_path / "frames", pool=2)
+    assert shards(tmp_path / "frames") == before
+    shard_path(tmp_path / "frames", 0).unlink()
+    (tmp_path / "frames" / "store.json").unlink(missing_ok=True)
+    assert extract(own, LOGMEL, tmp_path / "frames", pool=2).frame_rate == 25.0
+
+
+def test_a_shard_of_another_store_is_not_taken(own, tmp_path):
+    extract(own, LOGMEL, tmp_path / "frames")
+    extract(own, LOGMEL, tmp_path / "fast", speed=1.1)
+    shutil.copy(shard_path(tmp_path / "fast", 0), shard_path(tmp_path / "frames", 0))
+    with pytest.raises(StoreError, match=r"made with other settings than store\.json says"):
+        extract(own, LOGMEL, tmp_path / "frames")
+
+
 def test_a_changed_byte_is_found(tones, tmp_path):
     extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path)
     path = shard_path(tmp_path, 0)
@@ -257,10 +367,10 @@ def test_the_next_shard_is_decoded_before_one_is_encoded(tones, tmp_path, small_
     second_decoded = threading.Event()
     decode = module._decode
 
-    def notice(utterance, speed):
+    def notice(utterance, encoder, speed):
         if utterance is tones.utterances[10]:
             second_decoded.set()
-        return decode(utterance, speed)
+        return decode(utterance, encoder, speed)
 
     monkeypatch.setattr(module, "_decode", notice)
     store = extract(Corpus("part", tones.utterances[:20]), Waiting(), tmp_path)

@@ -1,10 +1,11 @@
 import io
 
+import jaxtyping
 import numpy as np
 import pytest
 import soundfile
 
-from serein.errors import AudioError, NonFiniteAudio
+from serein.errors import AudioError, NonFiniteAudio, UsageError
 from serein.frames.audio import load_audio
 from serein.frames.sources import Recording, as_channels, load_source
 
@@ -48,6 +49,13 @@ def test_a_recording_played_backwards_is_one_too():
     found = load_source(Recording(NOISE[::-1], 16_000))
     np.testing.assert_array_equal(found, NOISE[::-1])
     assert found.flags.c_contiguous
+
+
+@pytest.mark.parametrize("source", [NOISE, ("a.wav", "b.wav"), (NOISE, 16_000), None])
+def test_what_is_no_source_is_refused_with_the_way_out(source, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # types are not checked where people use it
+    with pytest.raises(UsageError, match=rf"{type(source).__name__}: is no recording; .*Recording\(samples, rate\)"):
+        load_source(source)
 
 
 @pytest.mark.parametrize("samples", [[np.nan], [1e300], [[np.inf, -np.inf]]])

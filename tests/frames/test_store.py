@@ -1,3 +1,5 @@
+import json
+import os
 import shutil
 from pathlib import Path
 
@@ -5,7 +7,7 @@ import pytest
 import torch
 
 from serein.errors import StoreError
-from serein.frames.store import FrameStore, write_shard
+from serein.frames.store import FrameStore, settings_digest, write_atomically, write_shard
 
 
 @pytest.fixture
@@ -82,3 +84,71 @@ def test_changed_shards_are_refused_before_they_are_copied(store):
     with pytest.raises(StoreError, match="bytes have changed"):
         store.load(mapped=True)
     assert not flat_files(store)
+
+
+def partial_files(store: FrameStore) -> list[Path]:
+    return list(store.folder.glob("*.partial"))
+
+
+def test_two_that_write_the_flat_file_at_once_both_read_the_shards(store, monkeypatch):
+    expected, shards = store.load().flat, FrameStore._shards
+
+    def meeting_another(self):
+        first, *rest = shards(self)
+        yield first
+        with monkeypatch.context() as patch:
+            patch.setattr(FrameStore, "_shards", shards)
+            assert FrameStore(self.folder).load(mapped=True).flat.equal(expected)
+        yield from rest
+
+    monkeypatch.setattr(FrameStore, "_shards", meeting_another)
+    assert store.load(mapped=True).flat.equal(expected)
+    assert FrameStore(store.folder).load(mapped=True).flat.equal(expected)
+    assert not partial_files(store)
+
+
+def test_a_writer_that_fails_leaves_what_was_there_and_nothing_else(store, monkeypatch):
+    def broken(self):
+        yield torch.zeros(4)
+        raise StoreError("a shard is damaged")
+
+    before = sorted(store.folder.iterdir())
+    monkeypatch.setattr(FrameStore, "_shards", broken)
+    with pytest.raises(StoreError, match="damaged"):
+        store.load(mapped=True)
+    assert sorted(store.folder.iterdir()) == before
+
+
+def test_an_outdated_flat_file_may_be_gone_already(store, monkeypatch):
+    expected = store.load().flat
+    monkeypatch.setattr(Path, "glob", lambda folder, _: [folder / "flat-gone.float16"])
+    assert store.load(mapped=True).flat.equal(expected)
+
+
+def test_what_killed_writers_left_goes_after_an_hour(store):
+    store.load(mapped=True)
+    (flat,) = flat_files(store)
+    young, old, of_before = (flat.with_name(f".{flat.name}.{end}") for end in ("1.partial", "2.partial", "partial"))
+    for path in (young, old, of_before):
+        path.write_bytes(b"half")
+    for path in (old, of_before):
+        os.utime(path, (0, 0))
+    store.load(mapped=True)
+    assert partial_files(store) == [young]
+    os.utime(young, (0, 0))
+    write_atomically(flat, flat.read_bytes())
+    assert not partial_files(store)
+
+
+def test_a_shard_of_another_store_is_not_read(store):
+    settings = json.loads((store.folder / "store.json").read_text(encoding="utf-8"))
+    assert settings_digest(settings | {"made_with": {}}) == settings_digest(settings)
+    (store.folder / "store.json").write_text(json.dumps(settings | {"pool": 3}), encoding="utf-8")
+    with pytest.raises(StoreError, match=r"shard-00000\.safetensors: holds frames made with other settings.*delete it"):
+        FrameStore(store.folder)
+
+
+def test_shards_that_do_not_say_how_they_were_made_are_read(store):
+    for (shard, header), frames in zip(store.headers.items(), list(store._shards()), strict=True):
+        write_shard(shard, header.ids, frames.split(list(header.lengths)), header.failed)
+    assert FrameStore(store.folder).digest == store.digest

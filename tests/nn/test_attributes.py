@@ -88,6 +88,15 @@ def test_attributes_start_on_real_frames_without_repetition():
     assert attributes.started
 
 
+def test_an_attribute_starts_with_its_even_share_of_the_first_batch():
+    attributes = LocalAttributes(4, 3, decay=0.5)
+    attributes.start(torch.randn(20, 3), seeded())
+    assert attributes.counts.tolist() == [5.0] * 4
+    before = attributes.prototypes[0].clone()
+    attributes.update(torch.ones(1, 3), torch.tensor([0]), seeded())
+    assert torch.allclose(attributes.prototypes[0], before + (1 - before) / (0.5 * 5 + 1))  # eta = n / c
+
+
 def test_fewer_frames_than_attributes_still_start():
     attributes = LocalAttributes(20, 3)
     attributes.start(torch.randn(5, 3), seeded())
@@ -122,6 +131,25 @@ def test_idle_attributes_move_onto_different_frames_and_the_others_stay():
     assert torch.cdist(attributes.prototypes[2:], frames[:2]).min(1).values.max() < 1e-3
 
 
+def test_an_idle_attribute_moves_onto_a_frame_that_the_generator_draws():
+    def taken(seed: int) -> float:
+        attributes = started(torch.tensor([[0.0], [900.0]]))
+        attributes.revive_below = 0.1
+        attributes.counts[1] = 0.0
+        attributes.update(torch.arange(40.0).view(40, 1), torch.zeros(40, dtype=torch.long), seeded(seed))
+        return attributes.prototypes[1].item()
+
+    assert taken(0) == taken(0)
+    assert len({taken(seed) for seed in range(4)}) > 1
+
+
+def test_with_revive_below_0_an_attribute_that_gets_nothing_stays_where_it_is():
+    attributes = started(torch.tensor([[0.0], [900.0]]))
+    attributes.counts[1] = 0.0
+    assert attributes.update(torch.randn(3, 1), torch.zeros(3, dtype=torch.long), seeded()).revived == 0
+    assert attributes.prototypes[1].item() == 900.0
+
+
 def test_usage_and_perplexity_by_hand():
     attributes = started(torch.zeros(4, 1))
     attributes.got.copy_(torch.tensor([1.0, 1.0, 0.0, 0.0]))
@@ -130,6 +158,21 @@ def test_usage_and_perplexity_by_hand():
     assert health.perplexity.item() == pytest.approx(2 / 4)
     attributes.got.fill_(3.0)
     assert attributes.health().perplexity.item() == pytest.approx(1.0)
+
+
+def test_an_attribute_with_less_than_a_tenth_of_its_even_share_is_not_in_use():
+    attributes = started(torch.zeros(4, 1))
+    attributes.got.copy_(torch.tensor([94.0, 3.0, 2.0, 1.0]))  # a tenth of the even share is 2.5
+    assert attributes.health().usage.item() == 0.5
+
+
+def test_usage_and_perplexity_forget_what_was_long_ago():
+    attributes = started(torch.zeros(2, 1), decay=0.5)
+    for label in (0, 1, 1):
+        health = attributes.update(torch.zeros(1, 1), torch.tensor([label]), seeded())
+    # smoothed counts 1/4 and 1/2 + 1: shares 1/7 and 6/7
+    entropy = -(math.log(1 / 7) + 6 * math.log(6 / 7)) / 7
+    assert health.perplexity.item() == pytest.approx(math.exp(entropy) / 2)
 
 
 def test_cosine_logits_by_hand_and_distance_logits_agree_with_eq_4():

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from serein.nn.attributes import LocalAttributes, assign
@@ -84,6 +85,13 @@ def test_pseudo_labels_are_the_nearest_attributes_of_the_teachers_frames():
     assert output.assignments.equal(distances.argmin(1))
 
 
+def test_the_quantization_error_is_eq_3_over_the_number_of_frames():
+    distillation = build()
+    output = distillation(*data(), draws())
+    distances = torch.cdist(output.teacher_frames, distillation.attributes.prototypes).min(1).values
+    assert output.quantization_error.item() == pytest.approx(distances.square().mean().item(), rel=1e-3)
+
+
 def test_agreement_is_total_where_the_student_is_the_teacher_and_sees_all():
     distillation = build(similarity="distance", target_norm="none").eval()
     frames, padding_mask, frame_mask = data()
@@ -135,6 +143,12 @@ def test_a_collapsed_teacher_has_no_spread():
     for parameter in distillation.teacher.mlp.parameters():
         parameter.data.zero_()
     assert distillation(*data(), draws()).teacher_spread.item() == 0.0
+
+
+def test_the_teachers_spread_is_that_before_the_target_norm():
+    plain, normed = (build(target_norm=norm)(*data(), draws()) for norm in ("none", "layer"))
+    assert normed.teacher_spread == plain.teacher_spread
+    assert not normed.teacher_frames.equal(plain.teacher_frames)
 
 
 def test_mixed_precision_does_not_round_the_assignments():

@@ -18,6 +18,11 @@ def test_forty_percent_of_each_utterances_frames_are_hidden_and_no_padding():
     assert not (mask & padding(100, 50, 10, 1)).any()
 
 
+def test_the_number_of_hidden_frames_is_rounded_to_the_nearest():
+    mask = sample_frame_mask(padding(9, 6, 4), 0.4, generator=seeded())  # 3.6, 2.4 and 1.6
+    assert mask.sum(1).tolist() == [4, 2, 2]
+
+
 def test_every_frame_is_as_likely_as_any_other():
     mask = sample_frame_mask(padding(20).expand(5000, -1), 0.4, generator=seeded())
     assert mask.float().mean(0).sub(0.4).abs().max() < 0.03

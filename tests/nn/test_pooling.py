@@ -29,7 +29,15 @@ def test_uniform_attention_gives_the_plain_mean_and_variance():
 
 def test_the_variance_of_a_constant_is_zero():
     _, variance = attentive_statistics(torch.full((1, 6, 2), 3.0), torch.rand(1, 6, 2).softmax(1))
-    assert torch.allclose(variance, torch.zeros(1, 2, 2), atol=1e-5)
+    assert torch.allclose(variance, torch.zeros(1, 2, 2), atol=1e-9)
+
+
+def test_a_small_variance_of_large_frames_keeps_its_digits():
+    torch.manual_seed(0)
+    frames, attention = 300 + 0.1 * torch.randn(2, 40, 5), torch.randn(2, 40, 3).softmax(1)
+    _, variance = attentive_statistics(frames, attention)
+    _, exact = attentive_statistics(frames.double(), attention.double())
+    assert torch.allclose(variance.double(), exact, rtol=1e-2)
 
 
 @pytest.mark.parametrize("variance", ["corrected", "printed"])

@@ -103,6 +103,14 @@ def test_a_hidden_frame_reaches_the_student_only_as_the_mask_embedding():
     assert not adapter()(frames, mask).equal(adapter()(changed, mask))
 
 
+def test_hidden_frames_keep_their_positions():
+    frames, mask = padded(6)
+    network = adapter()
+    torch.nn.init.normal_(network.positions)
+    output = network(frames, mask, torch.ones_like(mask))  # nothing but positions tells these frames apart
+    assert (output[0, 0] - output[0, 1]).abs().max() > 1e-3
+
+
 def test_z_is_the_weighted_sum_of_the_blocks_outputs():
     # Z = sum_l w_l X^l with w = softmax(scores): scores (log 1, log 3) weigh (1/4, 3/4)
     average = WeightedAverage(2)
@@ -132,12 +140,25 @@ def test_too_long_input_and_impossible_heads_are_refused():
         adapter(heads=5)
 
 
+def test_as_many_frames_as_there_are_positions_are_taken():
+    assert adapter(max_frames=6)(*padded(6)).shape == (1, 6, 12)
+
+
 def test_dropout_acts_in_training_only():
     frames, mask = padded(9, 4)
     noisy = adapter(dropout=0.5)
     assert noisy(frames, mask).equal(noisy(frames, mask))
     noisy.train()
     assert not noisy(frames, mask).equal(noisy(frames, mask))
+
+
+@pytest.mark.parametrize("silent", ["out", "down"])
+def test_dropout_acts_on_what_attention_adds_and_on_what_the_mlp_adds(silent):
+    block = TransformerBlock(12, 2, dropout=0.5)
+    for parameter in getattr(block, silent).parameters():
+        torch.nn.init.zeros_(parameter)
+    x = torch.randn(1, 5, 12)
+    assert not block(x, None).equal(block(x, None))
 
 
 def test_joined_layers_stand_side_by_side_each_standardised():

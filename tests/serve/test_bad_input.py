@@ -150,13 +150,15 @@ FORMS: dict[str, tuple[Callable[[Sound], bytes], str]] = {
     "cut": (lambda sound: part(body=sound())[:-100], ""),
     "two files": (lambda sound: part(body=sound()) * 2 + END, ""),
     "a thousand files": (lambda sound: part(body=b"x") * 1000 + END, ""),
-    "a thousand fields": (lambda sound: part(filename=None, body=b"x") * 1000 + END, ""),
-    "a field": (lambda sound: part(filename=None, body=sound()) + END, ""),
+    "a thousand files without a file's name": (lambda sound: part(filename=None, body=b"x") * 1000 + END, ""),
+    "a thousand fields": (lambda sound: part("x", None, b"x") * 1000 + END, ""),
+    "a field of another name": (lambda sound: part("audio", None, sound()) + END, ""),
+    "a file of another name beside the file": (lambda sound: part(body=sound()) + part("audio", body=b"x") + END, ""),
     "a thousand fields, then two files": (
         lambda sound: part("x", None, b"x") * 1000 + part(body=sound()) * 2 + END,
         "",
     ),
-    "a field of that name beside the file": (lambda sound: part(body=sound()) + part(filename=None) + END, ""),
+    "a second file without a file's name": (lambda sound: part(body=sound()) + part(filename=None) + END, ""),
     "a parameter": (lambda sound: part("top_k", None, b"1") + part(body=sound()) + END, ""),
     "a parameter after the file": (lambda sound: part(body=sound()) + part("hop", None, b"1") + END, ""),
     "a file of another name": (lambda sound: part("audio", body=sound()) + END, ""),
@@ -171,6 +173,15 @@ def test_multipart_that_is_not_one_file_is_refused(client, sound, kind):
     make, content_type = FORMS[kind]
     headers = {"content-type": content_type or "multipart/form-data; boundary=xx"}
     assert told(client.post("/v1/predict", content=make(sound), headers=headers)) == (400, "bad_multipart")
+
+
+@pytest.mark.parametrize("called", ["", "; filename*=UTF-8''J%C3%BCrgen.wav", '; filename=""'])
+def test_the_part_is_the_file_whatever_the_client_says_it_is_called(client, sound, called):
+    head = f'--xx\r\nContent-Disposition: form-data; name="file"{called}\r\n\r\n'.encode()
+    headers = {"content-type": "multipart/form-data; boundary=xx"}
+    reply = client.post("/v1/predict", content=head + sound() + b"\r\n" + END, headers=headers)
+    assert reply.status_code == 200
+    assert reply.json() == client.post("/v1/predict", content=sound()).json()
 
 
 def test_fields_beside_the_file_are_left_out(client, sound):

@@ -1,3 +1,4 @@
+import asyncio
 import socket
 import sys
 
@@ -26,6 +27,31 @@ def test_options_become_limits(served_model, monkeypatch):
     assert service.limits == Limits(
         body_bytes=2_500_000, audio_seconds=9.0, timeline_seconds=90.0, decode_seconds=1.0, decoders=3, queue=7
     )
+
+
+GREATEST = {"--max-megabytes": 2000, "--max-seconds": 86_400, "--decode-seconds": 3600}
+
+
+@pytest.mark.parametrize("option", GREATEST)
+@pytest.mark.parametrize("value", ["inf", "nan", "more"])
+def test_a_limit_that_is_none_is_refused(option, value):
+    refused = CliRunner().invoke(serving, ["model", option, str(GREATEST[option] + 1) if value == "more" else value])
+    assert refused.exit_code == 2
+    assert f"Invalid value for '{option}'" in refused.stderr
+
+
+def test_a_server_with_the_greatest_limits_decodes(served_model, monkeypatch):
+    services = []
+    monkeypatch.setattr(server.Server, "run", lambda self: services.append(self._service))
+    options = [str(word) for pair in GREATEST.items() for word in pair]
+    assert CliRunner().invoke(serving, [str(served_model), "--port", "0", *options]).exit_code == 0
+    (service,) = services
+
+    async def start() -> None:
+        async with service.running():  # raises where no process decodes a second of silence
+            pass
+
+    asyncio.run(start())
 
 
 def test_a_model_on_the_hub_may_be_asked_for_by_its_revision(monkeypatch):

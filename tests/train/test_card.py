@@ -143,6 +143,8 @@ def test_calibration_and_abstention_are_reported():
     assert "Below a best probability of 0.5 it is not sure. It was sure of 75.0 %" in said
     assert "UA was 87.5 % and WA 90.0 %" in said
     assert "not sure" not in text(config=CONFIG.model_copy(update={"abstain_below": 0.0}))
+    of_one = text(calibration=replace(CALIBRATION, error_after=nan, talkers=1))
+    assert of_one.count("Below a best probability of 0.5 it is not sure.") == 1
     nothing_kept = replace(CALIBRATION, coverage=0.0, ua=nan, wa=nan)
     assert "on them UA was unknown" in text(calibration=nothing_kept)
 

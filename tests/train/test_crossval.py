@@ -15,9 +15,10 @@ from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold, Protocol
 from serein.corpus.splits import make_protocol
 from serein.errors import CorpusError, StoreError, UsageError
+from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.metrics import unweighted_accuracy
 from serein.evaluate.report import write_report
-from serein.evaluate.runs import load_embeddings, load_run
+from serein.evaluate.runs import load_run
 from serein.frames.batches import FrameArray
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
@@ -311,6 +312,16 @@ def test_talkers_on_both_sides_are_refused(tone_store, labelled, protocol, tiny_
     mixed = replace(protocol, folds=(Fold("mixed", ids[::2], fold.validation, ids[1::2]),))
     with pytest.raises(CorpusError, match="both train and test"):
         cross_validate(tone_store, labelled, mixed, tmp_path / "run", tiny_recipe)
+
+
+def test_a_label_that_the_protocol_lacks_is_named(tone_store, labelled, protocol, tiny_recipe, tmp_path):
+    name = protocol.folds[0].test[0]
+    other = replace(
+        labelled, utterances=tuple(replace(u, emotion="bored") if u.id == name else u for u in labelled.utterances)
+    )
+    with pytest.raises(CorpusError, match=f"{name} is 'bored'"):
+        cross_validate(tone_store, other, protocol, tmp_path / "run", tiny_recipe, system="linear")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_oracle_chooses_on_test_utterances_but_never_trains_on_them(

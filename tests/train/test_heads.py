@@ -45,6 +45,18 @@ def test_every_head_fits_the_tasks_frames_and_labels(name):
     assert model.embed(frames, padding).shape[0] == 3
 
 
+@pytest.mark.parametrize("name", HEADS)
+def test_mixed_precision_leaves_the_logits_apart(name):
+    torch.manual_seed(0)
+    task = task_of(name)
+    model = HEADS[name].build(task).eval()
+    frames, padding = torch.randn(64, 7, task.array.layers, 5), torch.zeros(64, 7, dtype=torch.bool)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(frames, padding)
+    assert logits.dtype is torch.float32
+    assert not logits.equal(logits.bfloat16().float())
+
+
 def test_each_head_minimises_what_its_source_does():
     assert {name: head.objective for name, head in HEADS.items()} == {
         "superb": plain,

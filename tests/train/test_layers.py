@@ -37,7 +37,7 @@ def layered(tone_store: FrameStore, folder: Path, *, noise_for: tuple[str, ...] 
     settings["encoder"]["layers"] = [2, 9]
     path.write_text(json.dumps(settings), encoding="utf-8")
     random = torch.Generator().manual_seed(0)
-    for shard, header in FrameStore(folder).headers.items():
+    for shard, header in tone_store.headers.items():
         array = tone_store.load().select(header.ids)
         noise = torch.randn(array.flat.shape, generator=random).half()
         for frames, of_noise, name in zip(
@@ -46,7 +46,7 @@ def layered(tone_store: FrameStore, folder: Path, *, noise_for: tuple[str, ...] 
             if name in noise_for:
                 frames.copy_(of_noise)
         both = torch.cat([noise, array.flat], dim=1)
-        write_shard(shard, header.ids, both.split(list(header.lengths)), header.failed)
+        write_shard(folder / shard.name, header.ids, both.split(list(header.lengths)), header.failed)
     return FrameStore(folder)
 
 

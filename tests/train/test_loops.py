@@ -10,12 +10,10 @@ from safetensors import safe_open
 
 from serein.errors import SereinError, StoreError, UsageError
 from serein.frames.batches import FrameArray
-from serein.frames.store import FrameStore
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, collapse, fresh_adapter
 from serein.train.checkpoint import Checkpoint
-from serein.train.crossval import label_indices, model_config
-from serein.train.finetune import balanced_examples, best_epoch, finetune, in_batches
+from serein.train.finetune import _class_weights, balanced_examples, best_epoch, finetune, in_batches
 from serein.train.machine import (
     Stage,
     _state,
@@ -28,17 +26,6 @@ from serein.train.machine import (
     seed_globally,
 )
 from serein.train.systems import fresh_classifier
-
-
-@pytest.fixture(scope="module")
-def material(tone_store: FrameStore, tiny_recipe: Recipe):
-    corpus = tone_store.corpus()
-    array = tone_store.load()
-    return (
-        array,
-        label_indices(array.ids, corpus, corpus.labels),
-        model_config(tone_store, array, tiny_recipe, corpus.labels),
-    )
 
 
 def equal(first: torch.nn.Module, second: torch.nn.Module) -> bool:
@@ -219,8 +206,10 @@ def test_devices_and_precisions():
     with pytest.raises(UsageError, match="no such device"):
         pick_device("toaster")
     if not torch.cuda.is_available():
-        with pytest.raises(UsageError, match="no GPU"):
-            pick_device("cuda")
+        for name in ("cuda", "mps", "meta", "cuda:7"):
+            with pytest.raises(UsageError, match="no such device"):
+                pick_device(name)
+    assert pick_device("cpu").type == "cpu"
     linear = torch.nn.Linear(4, 4)
     for precision, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
         with autocast(torch.device("cpu"), precision):
@@ -245,6 +234,26 @@ def test_the_environment_names_versions_and_memory_is_counted():
     assert facts["torch"] == torch.__version__
     assert facts["threads"] >= 1
     assert peak_memory_bytes(torch.device("cpu")) > 50_000_000
+
+
+def test_the_environment_is_known_under_an_older_torch(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert environment()["processor"]
+
+
+def test_a_checkpoint_holds_a_history_of_any_length(tmp_path):
+    checkpoint = Checkpoint(tmp_path / "c.safetensors")
+    module = torch.nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(module.parameters())
+    history = [{"step": step, "note": "x" * 1000} for step in range(110_000)]  # safetensors' header ends at 100 MB
+    checkpoint.save(module, optimizer, 7, history)
+    assert checkpoint.restore(module, optimizer) == (7, history)
+
+
+def test_class_weights_are_even_shares_and_nothing_for_a_class_that_nobody_has(tiny_recipe):
+    settings = tiny_recipe.finetune.model_copy(update={"balance": "class-weights"})
+    weights = _class_weights(torch.tensor([0, 0, 0, 2]), 3, settings)
+    assert weights.tolist() == pytest.approx([4 / (2 * 3), 0.0, 4 / (2 * 1)])
 
 
 def test_a_diverged_training_stops_and_says_so(material, tiny_recipe):

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard
 from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
-from serein.errors import UsageError
+from serein.errors import StoreError, UsageError
 from serein.evaluate.calibration import calibrate, fit_temperature
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
@@ -204,3 +204,40 @@ def test_an_adapter_has_a_card_that_the_hub_reads(tone_store, recipe, tmp_path):
     assert card.data.library_name == "serein"
     assert "96 utterances, 6 talkers" in card.text
     assert "trained without labels" in card.text
+
+
+def test_a_collapse_is_told_and_stands_on_the_cards(tone_store, recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr("serein.train.adapt.collapse", lambda history: "the teacher's spread fell from 1 to 0")
+    brief = changed(recipe, "adapt.epochs=1", "finetune.epochs=1", "adapt.data=inductive")
+    assert adapt_store(tone_store, tmp_path / "adapter", brief) == "the teacher's spread fell from 1 to 0"
+    assert train_model(tone_store, tone_store.corpus(), tmp_path / "model", brief)["collapsed"]
+    for folder in ("adapter", "model"):
+        card = (tmp_path / folder / "README.md").read_text(encoding="utf-8")
+        assert "collapsed (the teacher's spread fell from 1 to 0)" in card
+
+
+def test_an_adapter_is_not_continued_in_another_precision(tone_store, recipe, tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    def kill(stage, done, total, facts):
+        raise KilledError
+
+    brief = changed(recipe, "adapt.epochs=1", "speed.checkpoint_seconds=0", "speed.precision=float32")
+    with pytest.raises(KilledError):
+        adapt_store(tone_store, tmp_path, brief, report=kill)
+    with pytest.raises(StoreError, match="other settings"):
+        adapt_store(tone_store, tmp_path, changed(brief, "speed.precision=bfloat16"))
+    assert adapt_store(tone_store, tmp_path, brief) == ""
+
+
+def test_frames_left_on_disk_give_the_same_adapter_and_model(tone_store, recipe, tmp_path):
+    brief = changed(recipe, "adapt.epochs=1", "finetune.epochs=1")
+    for name in ("memory", "mapped"):
+        settings = changed(brief, f"speed.frames={name}")
+        adapt_store(tone_store, tmp_path / f"adapter-{name}", settings)
+        train_model(tone_store, tone_store.corpus(), tmp_path / f"model-{name}", settings)
+    assert any(tone_store.folder.glob("*flat*"))
+    for kind in ("adapter", "model"):
+        one, other = (tmp_path / f"{kind}-{name}" / "model.safetensors" for name in ("memory", "mapped"))
+        assert one.read_bytes() == other.read_bytes()

@@ -10,7 +10,7 @@ from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Protocol
 from serein.corpus.splits import make_protocol
 from serein.evaluate.runs import load_run
-from serein.frames.batches import FrameArray
+from serein.frames.batches import FrameArray, frame_budget, plan_batches
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
@@ -120,11 +120,14 @@ def test_the_refit_learns_from_training_and_validation_talkers_and_their_views(t
 
 @pytest.mark.parametrize("system", ["superb", "adapter"])
 def test_first_training_and_refit_are_laid_out_for_the_least_number_of_steps(task, system):
-    steps = 4 * math.ceil(len(task.with_views(task.labelled())) / task.recipe.finetune.batch_size)  # for 2 epochs, 4
+    lengths = task.array.lengths[task.with_views(task.labelled())]
+    batches = plan_batches(lengths, frame_budget(lengths, task.recipe.finetune.batch_size), seed=task.seed, epoch=0)
+    steps = 3 * len(batches) + 1  # for 2 epochs, 4
     more = replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), [f"finetune.min_steps={steps}"]))
     outcome = SYSTEMS[system](more, quiet)
     first = [row for row in outcome.history if row["stage"] == "finetune"]
     assert {row["epoch"] for row in first} == {0, 1, 2, 3}
+    assert len(first) == 4 * len(batches)
     refit = [row for row in outcome.history if row["stage"] == "refit"]
     assert len({row["epoch"] for row in refit}) == outcome.choice["epochs"]
     epochs = len({row["epoch"] for row in first})

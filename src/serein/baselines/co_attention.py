@@ -24,6 +24,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.baselines.inputs import hide_frames, masked_mean
+from serein.nn.classifier import OutputLayer
 from serein.nn.transformer import FrameFrontEnd
 
 COEFFICIENTS = 40
@@ -166,7 +167,7 @@ class CoAttentionHead(nn.Module):
             nn.Dropout(DROPOUT), nn.Linear(3 * WIDTH, WIDTH), nn.ReLU(),
             nn.Dropout(DROPOUT), nn.Linear(WIDTH, WIDTH), nn.ReLU(),
         )  # fmt: skip
-        self.output = nn.Linear(WIDTH, classes)
+        self.output = OutputLayer(WIDTH, classes)
 
     def embed(
         self,

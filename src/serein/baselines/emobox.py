@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.baselines.inputs import hide_frames, masked_mean
+from serein.nn.classifier import OutputLayer
 from serein.nn.transformer import FrameFrontEnd
 
 
@@ -28,7 +29,7 @@ class EmoBoxHead(nn.Module):
         super().__init__()
         self.front_end = FrameFrontEnd(layers, input_width)
         self.hidden = nn.Linear(input_width, hidden)
-        self.output = nn.Linear(hidden, classes)
+        self.output = OutputLayer(hidden, classes)
 
     def embed(
         self,

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.baselines.inputs import hide_frames
+from serein.nn.classifier import OutputLayer
 from serein.nn.transformer import FrameFrontEnd
 
 COMMITMENT = 0.25
@@ -81,7 +82,7 @@ class LocalPrototypeMapping(nn.Module):
         self.front_end = FrameFrontEnd(layers, input_width)
         self.projector = nn.Linear(input_width, width)
         self.prototypes = nn.Parameter(torch.randn(prototypes, width) * width**-0.5)
-        self.output = nn.Linear(prototypes, classes)
+        self.output = OutputLayer(prototypes, classes)
         self.top = top
 
     def embed(

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.baselines.inputs import hide_frames, masked_mean
+from serein.nn.classifier import OutputLayer
 
 WIDTH = 128
 DROPOUT = 0.2
@@ -59,7 +60,7 @@ class PepinoHead(nn.Module):
             nn.Linear(input_width, WIDTH), nn.ReLU(), nn.Dropout(DROPOUT),
             nn.Linear(WIDTH, WIDTH), nn.ReLU(), nn.Dropout(DROPOUT),
         )  # fmt: skip
-        self.output = nn.Linear(WIDTH, classes)
+        self.output = OutputLayer(WIDTH, classes)
 
     def embed(
         self,

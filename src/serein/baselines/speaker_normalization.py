@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.baselines.inputs import hide_frames, masked_mean
+from serein.nn.classifier import OutputLayer
 from serein.nn.transformer import FrameFrontEnd
 
 
@@ -63,8 +64,8 @@ class SpeakerNormalizedHead(nn.Module):
         super().__init__()
         self.front_end = FrameFrontEnd(layers, input_width)
         self.projector = nn.Linear(input_width, width)
-        self.output = nn.Linear(width, classes)
-        self.talker_output = nn.Linear(width, talkers)
+        self.output = OutputLayer(width, classes)
+        self.talker_output = OutputLayer(width, talkers)
         self.strength = strength
 
     def embed(

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.baselines.inputs import hide_frames, masked_mean
+from serein.nn.classifier import OutputLayer
 from serein.nn.transformer import FrameFrontEnd
 
 PROJECTOR_WIDTH = 256
@@ -28,7 +29,7 @@ class SuperbHead(nn.Module):
         super().__init__()
         self.front_end = FrameFrontEnd(layers, input_width)
         self.projector = nn.Linear(input_width, PROJECTOR_WIDTH)
-        self.output = nn.Linear(PROJECTOR_WIDTH, classes)
+        self.output = OutputLayer(PROJECTOR_WIDTH, classes)
 
     def embed(
         self,

@@ -62,26 +62,27 @@ def audit(corpus: Corpus) -> Audit:
         Fewer than two emotions (sad): there is nothing to tell apart.
     """
     counted = Counter((u.talker, u.emotion) for u in corpus)
-    counts = {talker: {label: counted[talker, label] for label in corpus.labels} for talker in corpus.talkers}
+    labels = corpus.labels
+    counts = {talker: {label: counted[talker, label] for label in labels} for talker in corpus.talkers}
     labelled = {talker: row for talker, row in counts.items() if any(row.values())}
     copies = _copies(corpus)
     return Audit(
         corpus=corpus.name,
         utterances=len(corpus),
         unlabelled=sum(not u.emotion for u in corpus),
-        labels=corpus.labels,
+        labels=labels,
         talkers=corpus.talkers,
         sessions=tuple(sorted({u.session for u in corpus} - {""})),
         counts=counts,
         seconds=_seconds(corpus),
-        seconds_by_emotion={label: _seconds(u for u in corpus if u.emotion == label) for label in corpus.labels},
+        seconds_by_emotion={label: _seconds(u for u in corpus if u.emotion == label) for label in labels},
         duplicates=tuple(tuple(u.id for u in group) for group in copies),
         warnings=(
             *_session_warnings(corpus),
-            *_count_warnings(labelled, corpus.labels),
+            *_count_warnings(labelled, labels),
             *_copy_warnings(copies),
         ),
-        errors=tuple(_errors(labelled, corpus.labels)),
+        errors=tuple(_errors(labelled, labels)),
     )
 
 

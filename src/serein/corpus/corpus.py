@@ -2,14 +2,17 @@
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
 from serein.errors import CorpusError
 
 REQUIRED_COLUMNS = ("id", "path", "talker", "emotion")
 OPTIONAL_COLUMNS = ("session", "text", "seconds", "audio_hash")
+_PRINTED = ("id", "talker", "emotion", "session")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Corpus:
                 raise CorpusError(
                     f"corpus {self.name}: an utterance has no {'talker' if utterance.id else 'id'}: {utterance}"
                 )
-            for name in ("id", "talker", "emotion", "session"):
+            for name in _PRINTED:
                 if not getattr(utterance, name).isprintable():
                     raise CorpusError(f"corpus {self.name}: {name} {getattr(utterance, name)!r} cannot be printed")
             if utterance.id in seen:
@@ -114,6 +117,7 @@ class Corpus:
 
         Columns: ``id``, ``path`` (relative to the table's folder, or absolute), ``talker``, ``emotion`` (may be
         empty), and, if you have them, ``session``, ``text``, ``seconds``, ``audio_hash``. Further columns are kept.
+        Letters that Unicode writes in two ways, such as é, are brought into one (NFC), or one talker could be two.
 
         Raises:
             CorpusError: naming every fault of the table with its row (row 1 is the header).
@@ -149,7 +153,7 @@ class Corpus:
             if len(row) != len(header):
                 faults.append(f"row {number}: {len(row)} cells where the header has {len(header)}")
                 continue
-            cells = dict(zip(header, (cell.strip() for cell in row), strict=True))
+            cells = {name: _cleaned(name, cell) for name, cell in zip(header, row, strict=True)}
             found = _row_faults(cells)
             if cells["id"] in first_row and cells["id"]:
                 found.append(f"id {cells['id']!r} stands already in row {first_row[cells['id']]}")
@@ -165,14 +169,22 @@ class Corpus:
         return cls(table.stem, tuple(utterances))
 
     def to_csv(self, table: str | Path) -> None:
-        """Write the table; paths under the table's folder, or beside it, are written relative to it.
+        """Write the table, with paths relative to its folder; columns that hold nothing are left out.
 
-        Columns that hold nothing are left out.
+        Raises:
+            CorpusError: a path is not written in UTF-8, as the table is.
         """
         table = Path(table)
+        for utterance in self.utterances:
+            if not _is_utf8(utterance.path):
+                raise CorpusError(
+                    f"{utterance.path!r}: is not UTF-8, as the table {table} is; rename the file or folder"
+                )
         table.parent.mkdir(parents=True, exist_ok=True)
         extras = list(dict.fromkeys(name for utterance in self.utterances for name in utterance.extra))
         filled = [name for name in OPTIONAL_COLUMNS if any(getattr(u, name) not in ("", None) for u in self.utterances)]
+        # folders as they really lie: "link/.." is not where the link stands
+        real = cache(Path.resolve)
         partial = table.with_name(f".{table.name}.partial")
         with partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\r\n")
@@ -181,7 +193,7 @@ class Corpus:
                 writer.writerow(
                     [
                         utterance.id,
-                        _relative(utterance.path, table.parent),
+                        os.path.relpath(real(utterance.path.parent) / utterance.path.name, real(table.parent)),
                         utterance.talker,
                         utterance.emotion,
                         *(_cell(getattr(utterance, name)) for name in filled),
@@ -191,20 +203,11 @@ class Corpus:
         partial.replace(table)
 
 
-def merge(name: str, corpora: Iterable[Corpus]) -> Corpus:
-    """Join corpora; ids and talkers get their corpus's name in front, so that none can clash."""
-    return Corpus(
-        name,
-        tuple(
-            replace(u, id=f"{corpus.name}/{u.id}", talker=f"{corpus.name}/{u.talker}")
-            for corpus in corpora
-            for u in corpus
-        ),
-    )
-
-
 def _row_faults(cells: Mapping[str, str]) -> list[str]:
     faults = [f"{name} is empty" for name in ("id", "path", "talker") if not cells[name]]
+    faults += [
+        f"{name} {cells[name]!r} cannot be printed" for name in _PRINTED if not cells.get(name, "").isprintable()
+    ]
     seconds = cells.get("seconds", "")
     if seconds:
         try:
@@ -231,8 +234,17 @@ def _utterance(cells: dict[str, str], folder: Path) -> Utterance:
     )
 
 
-def _relative(path: Path, folder: Path) -> str:
-    return Path(os.path.relpath(path, folder)).as_posix()
+def _cleaned(column: str, cell: str) -> str:
+    # a file's name is what the disk says, an id what folds and frames are filed under
+    return cell.strip() if column in ("id", "path") else unicodedata.normalize("NFC", cell.strip())
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _cell(value: object) -> str:

@@ -185,4 +185,5 @@ def _markdown(block: Block) -> str:
 
 def _plain(text: str) -> str:
     """Text that Markdown shows as it stands, on one line."""
-    return re.sub(r"([\\`*\[\]|])", r"\\\1", escape(" ".join(text.split()), quote=False))
+    # an underscore within a word means nothing
+    return re.sub(r"([\\`*~\[\]|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", escape(" ".join(text.split()), quote=False))

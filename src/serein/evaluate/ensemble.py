@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from jaxtyping import Float
 from safetensors.numpy import save_file
 
 from serein.errors import CorpusError, UsageError
-from serein.evaluate.runs import Run, load_embeddings, load_run
+from serein.evaluate.embeddings import load_embeddings
+from serein.evaluate.runs import Run, load_run
 
-Probabilities = dict[str, Float[np.ndarray, " labels"]]
+# what flatters one member flatters the committee
+BY_FLATTERY = ("transductive", "inductive", "elsewhere", "none")
 
 
 def average(folders: Sequence[str | Path], output: str | Path) -> Path:
@@ -41,7 +44,7 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
                 f"{run.folder}: was not tested on the utterances of {first.folder}; run both under one protocol"
             )
     labels = first.protocol.labels
-    mean = _mean([_probabilities(run) for run in runs])
+    mean = _mean(runs)
     members = sum(len(run.seeds) for run in runs)
     names = list(dict.fromkeys(run.name for run in runs))
 
@@ -71,31 +74,23 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
         (output / name).write_bytes((first.folder / name).read_bytes())
     facts = json.loads((first.folder / "run.json").read_text(encoding="utf-8"))
     facts |= {"name": f"{' + '.join(names)}, {members} averaged", "seeds": [0], "system": "ensemble"}
-    # what flatters one member flatters the committee
-    if any(run.adapter_training == "transductive" for run in runs):
-        facts["adapter_training"] = "transductive"
+    facts["adapter_training"] = min((run.adapter_training for run in runs), key=BY_FLATTERY.index)
     facts["talker_statistics"] = max((run.talker_statistics for run in runs), key=lambda said: said != "none")
-    facts["command"] = f"serein ensemble {' '.join(run.folder.name for run in runs)} -o {output.name}"
+    facts["command"] = shlex.join(["serein", "ensemble", *map(str, folders), "-o", str(output)])
     (output / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     return output
 
 
-def _probabilities(run: Run) -> list[Probabilities]:
-    """One table an ID for each seed."""
-    columns = [f"p_{label}" for label in run.protocol.labels]
-    members: dict[str, Probabilities] = {}
-    with (run.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            members.setdefault(row["seed"], {})[row["id"]] = np.array([float(row[name]) for name in columns])
-    return list(members.values())
+def _mean(runs: Sequence[Run]) -> dict[str, Float[np.ndarray, " labels"]]:
+    """Of each test utterance, over all runs and seeds."""
+    voices: dict[str, list[tuple[float, ...]]] = {}
+    for run in runs:
+        for row in run.predictions:
+            voices.setdefault(row.id, []).append(row.probabilities)
+    return {name: np.mean(said, axis=0) for name, said in voices.items()}
 
 
-def _mean(tables: Sequence[Sequence[Probabilities]]) -> Probabilities:
-    members = [member for table in tables for member in table]
-    return {name: np.mean([member[name] for member in members], axis=0) for name in members[0]}
-
-
-def _table(run: Run, labels: Sequence[str], mean: Probabilities) -> str:
+def _table(run: Run, labels: Sequence[str], mean: Mapping[str, Float[np.ndarray, " labels"]]) -> str:
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["id", "talker", "fold", "seed", "truth", "prediction", *(f"p_{label}" for label in labels)])

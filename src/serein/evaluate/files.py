@@ -4,6 +4,7 @@ import json
 from math import isnan
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -11,9 +12,13 @@ import numpy as np
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file under another name, and give it its own when it is whole; the folder is made where it is missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    # A name of one's own: two processes that write the same file must not write into each other's.
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def as_json(document: Any) -> str:

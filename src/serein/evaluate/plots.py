@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from textwrap import fill
 from typing import Any, ParamSpec
+from warnings import catch_warnings, filterwarnings
 
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -54,7 +56,9 @@ def _as_svg(draw: Callable[_Arguments, Figure]) -> Callable[_Arguments, str]:
     @wraps(draw)
     def svg(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> str:
         text = io.StringIO()
-        with rc_context(_STYLE):
+        with rc_context(_STYLE), catch_warnings():
+            # the letters stay text in the SVG, and whoever looks at it has the font
+            filterwarnings("ignore", message="Glyph .* missing from font")
             draw(*args, **kwargs).savefig(
                 text, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
             )
@@ -140,16 +144,17 @@ def embedding_maps(
     columns = len(embeddings) // rows
     figure = Figure(figsize=(4.3 * columns, 0.4 + 4.7 * rows), layout="compressed")
     panels = figure.subplots(rows, columns, squeeze=False).flat
+    dots: dict[str, PathCollection] = {}
     for axes, name, of_space, remark in zip(panels, embeddings, places, remarks, strict=True):
         for index, label in enumerate(labels):
             of_label = of_space[truths[shown] == label]
             style = {"color": PALETTE[index % 8], "marker": MARKERS[(index + index // 8) % 8]}
-            axes.scatter(*of_label.T, label=label, s=24, linewidths=0.3, edgecolors="white", **style)
+            dots[label] = axes.scatter(*of_label.T, s=24, linewidths=0.3, edgecolors="white", **style)
         axes.set_title(f"{fill(name, 52)}\n{remark}")
         axes.set(xticks=[], yticks=[], xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         axes.spines[:].set_visible(True)
-    handles, names = axes.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=min(len(labels), 4 * columns), frameon=False)
+    # named here, since Matplotlib leaves out what begins with "_"
+    figure.legend(dots.values(), dots, loc="outside lower center", ncols=min(len(labels), 4 * columns), frameon=False)
     return figure
 
 
@@ -190,7 +195,8 @@ def usage_curve(counts: Int[np.ndarray, " attributes"]) -> Figure:
 
 
 def _tsne(points: Float[np.ndarray, "utterances width"]) -> Float[np.ndarray, "utterances 2"]:
-    if len(points) < 3:  # too few for neighbours: show the first two axes
+    # too few for neighbours, or all in one place, on which scikit-learn's tree of points crashes the process
+    if len(points) < 3 or not np.ptp(points, axis=0).any():
         return points[:, :2]
     from sklearn.manifold import TSNE
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]

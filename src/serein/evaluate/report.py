@@ -9,8 +9,9 @@ from typing import Any
 from serein.errors import UsageError
 from serein.evaluate import document, provenance, sections
 from serein.evaluate.document import Picture
+from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.files import as_json, write_atomically
-from serein.evaluate.runs import FoldRun, Run, load_embeddings, load_run
+from serein.evaluate.runs import FoldRun, Run, load_run
 from serein.evaluate.silhouettes import Embedded, Silhouette, silhouettes
 from serein.evaluate.summary import Summary, compare, summarise
 

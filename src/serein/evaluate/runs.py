@@ -2,14 +2,13 @@
 
 import csv
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 
 from serein.corpus.protocol import Fold, Protocol
 from serein.errors import CorpusError
@@ -25,7 +24,10 @@ _COLUMNS = ("id", "talker", "fold", "seed", "truth", "prediction")
 
 
 class Prediction(NamedTuple):
-    """One test utterance under one training seed: a row of ``predictions.csv`` without its probabilities."""
+    """One test utterance under one training seed: a row of ``predictions.csv``.
+
+    ``probabilities`` are in the order of the protocol's labels; empty where a system gives labels only.
+    """
 
     id: str
     talker: str
@@ -33,6 +35,7 @@ class Prediction(NamedTuple):
     seed: int
     truth: str
     prediction: str
+    probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,10 @@ class FoldRun:
         peak_memory_bytes: the most memory that was in use.
         trainable_parameters: how many, by part of the system.
         choice: the numbers chosen on the validation part, by name.
-        collapsed: whether the adapter's teacher gave the same frame for everything at the end.
+        collapsed: whether the adapter's teacher ended with nearly one frame for everything, or few attributes in use.
         history: of each stage, the columns of its training steps; nan where a cell is blank, and epochs count from
             0. Empty for a system without training steps.
-        embeddings: the file for `load_embeddings`.
+        embeddings: the file for `serein.evaluate.embeddings.load_embeddings`.
     """
 
     fold: str
@@ -112,21 +115,6 @@ class Run:
         return {row.id: (row.talker, row.truth) for row in self.predictions}
 
 
-@dataclass(frozen=True)
-class Embeddings:
-    """One vector a test utterance of a fold: of the frozen encoder, of the adapter, and of the system.
-
-    Of the adapter there are two: fresh, which nothing trained, and as fine-tuning found it after training without
-    labels. What there is not is None: a linear probe has the encoder's alone, and runs of before have no fresh adapter.
-    """
-
-    ids: tuple[str, ...]
-    encoder: Float[np.ndarray, "utterances encoder_width"]
-    fresh: Float[np.ndarray, "utterances adapter_width"] | None
-    adapter: Float[np.ndarray, "utterances adapter_width"] | None
-    system: Float[np.ndarray, "utterances system_width"] | None
-
-
 def load_run(folder: str | Path) -> Run:
     """Read and check a finished run.
 
@@ -162,25 +150,6 @@ def load_run(folder: str | Path) -> Run:
     )
 
 
-def load_embeddings(path: Path, utterances: Collection[str]) -> Embeddings:
-    """Read a fold's ``embeddings.safetensors`` as float32.
-
-    Raises:
-        CorpusError: the file is damaged, or does not hold one row of each of the ``utterances`` (ids).
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            ids = tuple(json.loads(file.metadata()["serein"])["ids"])
-            tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
-            others = ("fresh adapter", "adapter without labels", "system")
-            found = Embeddings(ids, tensors["encoder"], *(tensors.get(name) for name in others))
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CorpusError(f"{path}: cannot be read ({error!r}); delete its folder and run the command again") from error
-    if sorted(ids) != sorted(utterances) or any(len(points) != len(ids) for points in tensors.values()):
-        raise CorpusError(f"{path}: is not of the fold's test utterances; delete its folder and run the command again")
-    return found
-
-
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
@@ -204,13 +173,24 @@ def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
 def _read_predictions(files: Sequence[Path], labels: Sequence[str]) -> list[Prediction]:
     predictions = []
     for path in files:
-        columns, rows = _read_table(path, (*_COLUMNS, *(f"p_{label}" for label in labels)))
-        position = [columns.index(name) for name in _COLUMNS]
-        for id_, talker, fold, seed, truth, prediction in ([row[i] for i in position] for row in rows):
+        wanted = (*_COLUMNS, *(f"p_{label}" for label in labels))
+        columns, rows = _read_table(path, wanted)
+        position = [columns.index(name) for name in wanted]
+        for id_, talker, fold, seed, truth, prediction, *cells in ([row[i] for i in position] for row in rows):
             if not seed.isdecimal():
                 raise CorpusError(f"{path}: seed {seed!r} is no whole number; run the command again")
-            predictions.append(Prediction(id_, talker, fold, int(seed), truth, prediction))
+            probabilities = tuple(map(_number, cells))
+            if not all(map(isfinite, probabilities)):
+                raise CorpusError(f"{path}: a probability of {id_} is no number ({cells}); run the command again")
+            predictions.append(Prediction(id_, talker, fold, int(seed), truth, prediction, probabilities))
     return predictions
+
+
+def _number(cell: str) -> float:
+    try:
+        return float(cell)
+    except ValueError:
+        return nan
 
 
 def _read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:

@@ -91,7 +91,11 @@ def banners(run: Run) -> list[Block]:
             f"Of the corpus's utterances {len(run.without_frames):,} could not be read: they are in no fold, and count "
             "neither as right nor as wrong. They are named under the protocol.",
         ),
-        (bool(collapsed), "COLLAPSED.", f"The adapter's teacher gave nearly one frame for everything in {collapsed}."),
+        (
+            bool(collapsed),
+            "COLLAPSED.",
+            f"The adapter's teacher gave nearly one frame for everything, or used few attributes, in {collapsed}.",
+        ),
     ]
     return [Banner(title, text) for applies, title, text in found if applies]
 

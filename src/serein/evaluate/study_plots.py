@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
 from serein.evaluate.plots import ACCENT, LINE, MARKERS, PALETTE, QUIET, _as_svg
@@ -59,7 +60,7 @@ def curves(scores: Mapping[str, Sequence[Place]], differences: Mapping[str, Sequ
     figure = Figure(figsize=(8.6 if is_compared else 6.2, 3.5 + 0.2 * len(scores)), layout="constrained")
     figure.supxlabel("training labels that may be used (%)", size="medium", color=QUIET)
     left, *right = figure.subplots(1, 2 if is_compared else 1, squeeze=False, sharex=True).flat
-    _draw_curves(left, scores, "UA (%), 95 % interval")
+    lines = _draw_curves(left, scores, "UA (%), 95 % interval")
     for axes in right:
         axes.axhline(0, color=QUIET, linewidth=0.9, linestyle="--")
         _draw_curves(axes, differences, "UA minus the first's, points, paired")
@@ -67,8 +68,8 @@ def curves(scores: Mapping[str, Sequence[Place]], differences: Mapping[str, Sequ
     left.set_xscale("log")
     left.set_xticks(shares, [f"{100 * share:g}" for share in shares])
     left.xaxis.set_minor_locator(NullLocator())
-    handles, names = left.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper left", frameon=False)
+    # named here, since Matplotlib leaves out what begins with "_"
+    figure.legend(lines, scores, loc="outside upper left", frameon=False)
     return figure
 
 
@@ -85,8 +86,9 @@ def _draw(axes: Axes, dots: Sequence[Dot | None], reference: float, title: str) 
     axes.tick_params(axis="y", length=0)
 
 
-def _draw_curves(axes: Axes, series: Mapping[str, Sequence[Place]], title: str) -> None:
-    for index, (name, places) in enumerate(series.items()):
+def _draw_curves(axes: Axes, series: Mapping[str, Sequence[Place]], title: str) -> list[Line2D]:
+    lines = []
+    for index, places in enumerate(series.values()):
         # side by side, or intervals would hide one another
         shift = 1.05 ** (index - (len(series) - 1) / 2)
         shares = [share * shift for share, _ in places]
@@ -94,7 +96,8 @@ def _draw_curves(axes: Axes, series: Mapping[str, Sequence[Place]], title: str) 
         for share, (_, (_, interval)) in zip(shares, places, strict=True):
             axes.plot([share, share], [100 * interval.low, 100 * interval.high], color=colour, linewidth=1.2, alpha=0.6)
         values = [100 * value for _, (value, _) in places]
-        axes.plot(shares, values, color=colour, marker=marker, markersize=6, linewidth=1.8, label=name)
+        lines += axes.plot(shares, values, color=colour, marker=marker, markersize=6, linewidth=1.8)
     axes.set_title(title)
     axes.grid(axis="y", color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
+    return lines

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -18,20 +17,11 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import AudioError, StoreError, TooShort
+from serein.errors import AudioError, TooShort
 from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, change_speed, load_audio
+from serein.frames.claim import claim
 from serein.frames.encoder import SpeechEncoder
-from serein.frames.store import (
-    CORPUS_FILE,
-    FORMAT,
-    STORE_FILE,
-    FrameStore,
-    read_header,
-    read_settings,
-    shard_path,
-    write_atomically,
-    write_shard,
-)
+from serein.frames.store import FORMAT, FrameStore, read_header, shard_path, write_shard
 from serein.frames.windows import group
 from serein.progress import Report, quiet
 
@@ -56,8 +46,9 @@ def extract(
 
     What is in a shard, and how its utterances are batched, is a pure function of the arguments: a call that was killed
     and called again leaves the same bytes as one that was not. A file that cannot be read is named in the store's
-    ``failed`` and costs nothing else; calling again tries such files again. While a shard is encoded, the next one is
-    decoded and the last one written.
+    ``failed`` and costs nothing else; calling again tries such files again. The shard of one that can be read now is
+    encoded anew, and so is, at every call, that of one whose frames do not fit float16. While a shard is encoded, the
+    next one is decoded and the last one written.
 
     Args:
         corpus: what to extract; labels are not looked at.
@@ -71,17 +62,16 @@ def extract(
         report: told after each shard; it may still be on its way to disk.
 
     Raises:
-        StoreError: the folder holds frames made with other settings.
+        StoreError: the folder holds frames made with other settings, or of other recordings under the same ids.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(plan_shards(corpus.utterances))
-    _claim(folder, _settings(corpus, encoder, pool, speed, len(shards)))
-    corpus.to_csv(folder / CORPUS_FILE)
+    digest = claim(folder, corpus, _settings(corpus, encoder, pool, speed, len(shards)))
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
 
         def decode(number: int) -> Future[Recordings | None]:
-            return reader.submit(_decode_shard, shard_path(folder, number), shards[number], speed)
+            return reader.submit(_decode_shard, shard_path(folder, number), shards[number], encoder, speed)
 
         following: Future[Recordings | None] | None = None
         written: Future[None] | None = None
@@ -92,7 +82,7 @@ def extract(
                 encoded = _encode_shard(recordings, encoder, pool, batch_seconds)
                 if written:
                     written.result()  # raises what went wrong, and lets no more than one shard wait
-                written = writer.submit(write_shard, shard_path(folder, number), *encoded)
+                written = writer.submit(write_shard, shard_path(folder, number), *encoded, digest)
             report("extract", number + 1, len(shards), {"utterances": len(utterances)})
         if written:
             written.result()
@@ -143,12 +133,14 @@ def as_stored(frames: Float[Tensor, "frames layers width"], pool: int) -> Float1
     return pool_frames(frames, pool).half()
 
 
-def _decode_shard(path: Path, utterances: Sequence[Utterance], speed: float) -> Recordings | None:
-    """Recordings by utterance; None where the shard is there already and a second try would change nothing."""
-    if path.exists() and _settled(path, utterances, speed):
+def _decode_shard(
+    path: Path, utterances: Sequence[Utterance], encoder: SpeechEncoder, speed: float
+) -> Recordings | None:
+    """Recordings by utterance; None where the shard is there already and what failed in it still cannot be read."""
+    if path.exists() and _settled(path, utterances, encoder, speed):
         return None
     with ThreadPoolExecutor() as threads:
-        decoded = threads.map(partial(_decode, speed=speed), utterances)
+        decoded = threads.map(partial(_decode, encoder=encoder, speed=speed), utterances)
         return {utterance.id: result for utterance, result in zip(utterances, decoded, strict=True)}
 
 
@@ -171,20 +163,21 @@ def _encode_shard(
     return ids, [frames[name] for name in ids], failed
 
 
-def _decode(utterance: Utterance, speed: float) -> np.ndarray | AudioError:
+def _decode(utterance: Utterance, encoder: SpeechEncoder, speed: float) -> np.ndarray | AudioError:
     try:
         samples: np.ndarray = change_speed(load_audio(utterance.path), speed)
     except AudioError as error:
         return error
-    if len(samples) < MINIMUM_SAMPLES:
+    if len(samples) < MINIMUM_SAMPLES or not encoder.num_frames(len(samples)):
         return TooShort(f"{utterance.path}: is shorter than one frame at speed {speed:g}; leave it out")
     return samples
 
 
-def _settled(shard: Path, utterances: Sequence[Utterance], speed: float) -> bool:
+def _settled(shard: Path, utterances: Sequence[Utterance], encoder: SpeechEncoder, speed: float) -> bool:
     """Whether a shard needs no second try: nothing in it failed, or what failed still cannot be read."""
     failed = read_header(shard).failed
-    return all(isinstance(_decode(u, speed), AudioError) for u in utterances if u.id in failed and u.path.exists())
+    tried = (utterance for utterance in utterances if utterance.id in failed and utterance.path.exists())
+    return all(isinstance(_decode(utterance, encoder, speed), AudioError) for utterance in tried)
 
 
 def _settings(corpus: Corpus, encoder: SpeechEncoder, pool: int, speed: float, shards: int) -> dict[str, Any]:
@@ -214,41 +207,3 @@ def _settings(corpus: Corpus, encoder: SpeechEncoder, pool: int, speed: float, s
         "shards": shards,
         "made_with": {"torch": torch.__version__, "transformers": version("transformers")},
     }
-
-
-def _claim(folder: Path, settings: dict[str, Any]) -> None:
-    """Write ``store.json``, or check that the one there asks for the very same frames."""
-    if not (folder / STORE_FILE).exists():
-        write_atomically(folder / STORE_FILE, (json.dumps(settings, indent=2) + "\n").encode())
-        return
-    present = read_settings(folder)
-    compared = (settings.keys() | present.keys()) - {"made_with"}
-    differing = sorted(name for name in compared if present.get(name) != settings.get(name))
-    if differing:
-        told = _told({name: present.get(name) for name in differing}, {name: settings.get(name) for name in differing})
-        raise StoreError(f"{folder}: holds frames made with other settings ({told}); give another folder with -o")
-
-
-def _told(present: dict[str, Any], asked: dict[str, Any]) -> str:
-    """What differs, without what only follows from it."""
-    there, wanted = _leaves(present), _leaves(asked)
-    differing = [name for name in wanted | there if there.get(name) != wanted.get(name)]
-    if "encoder" in differing:
-        differing = [name for name in differing if not name.startswith("encoder ") or name == "encoder layers"]
-    causes = [name for name in differing if name not in ("frame_rate", "shards")] or differing
-    return "; ".join(f"{name}: there {_short(there.get(name))}, asked {_short(wanted.get(name))}" for name in causes)
-
-
-def _leaves(settings: dict[str, Any], place: str = "") -> dict[str, Any]:
-    """Nested settings as one table: ``encoder`` (its name), ``encoder layers``, ``pool``."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        key = f"{place} {name}".strip()
-        found |= _leaves(value, key) if isinstance(value, dict) else {key.removesuffix(" name"): value}
-    return found
-
-
-def _short(value: Any) -> str:
-    """Of a SHA-256, as much as tells two apart."""
-    text = str(value)
-    return text[:12] if re.fullmatch("[0-9a-f]{64}", text) else text

@@ -126,7 +126,7 @@ def load_extractor(checkpoint: Checkpoint, kind: str) -> Any:
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{checkpoint.name}: has no preprocessor_config.json that can be read, and only that says how "
-            "its input was normalised; copy the file from where the weights come from"
+            f"its input was normalised; copy the file from where the weights come from{_unfinished(checkpoint)}"
         ) from error
     found = type(extractor).__name__
     if found != kind or extractor.sampling_rate != SAMPLE_RATE:
@@ -149,6 +149,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
             f"{checkpoint.name}: has no {weights.name}; a pytorch_model.bin may run code when it is loaded, so "
             "serein does not. Try --revision refs/pr/N, N being the pull request with the Hub's conversion, or convert "
             "once with transformers: AutoModel.from_pretrained(NAME).save_pretrained(FOLDER)"
+            f"{_unfinished(checkpoint)}"
         )
     fewer = {"decoder_layers": 0} if checkpoint.config.model_type == "whisper" else {}
     try:
@@ -163,7 +164,9 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
                 **fewer,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{checkpoint.name}: its weights cannot be read: {_one_line(error)}") from error
+        raise ModelError(
+            f"{checkpoint.name}: its weights cannot be read: {_one_line(error)}{_unfinished(checkpoint)}"
+        ) from error
     faults = [f"{key} is missing" for key in found["missing_keys"] if not key.startswith(UNUSED)]
     faults += [f"{key} is unknown" for key in found["unexpected_keys"] if not key.startswith(HEADS + UNUSED)]
     faults += [f"{key} is {tuple(has)}, not {tuple(needs)}" for key, has, needs in found["mismatched_keys"]]
@@ -195,6 +198,12 @@ def _fetch(name: str, revision: str | None, token: str | bool | None, files: Seq
             f"{name}: is no folder here, and the Hub does not give it ({_one_line(error)}). Check the name, "
             "the revision, the network and HF_HUB_OFFLINE (and HF_TOKEN, if it is gated), or name a folder"
         ) from error
+
+
+def _unfinished(checkpoint: Checkpoint) -> str:
+    """What else may be wrong with files from the Hub: offline, a part of them is taken for all."""
+    said = ". If the download was interrupted, run again with the network, HF_HUB_OFFLINE unset"
+    return said if checkpoint.revision else ""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import numpy as np
 import soxr
 from jaxtyping import Float32
 
-from serein.errors import AudioError, NonFiniteAudio, TooShort
+from serein.errors import AudioError, NonFiniteAudio, TooShort, UsageError
 from serein.frames.audio import (
     BLOCK,
     HIGHEST_RATE,
@@ -33,6 +33,7 @@ class Recording(NamedTuple):
 
 
 Source = str | Path | bytes | Recording
+FILES = (str, Path, bytes)  # a path, or what is in the file
 
 
 def load_source(source: Source) -> Float32[np.ndarray, " samples"]:
@@ -42,13 +43,19 @@ def load_source(source: Source) -> Float32[np.ndarray, " samples"]:
 
     Raises:
         AudioError: the recording cannot be used; says why.
+        UsageError: this is no source.
 
     Example:
         >>> load_source(Recording(np.zeros((44_100, 2)), 44_100)).shape
         (16000,)
     """
-    if not isinstance(source, Recording):
+    if isinstance(source, FILES):
         return load_audio(source)
+    if not isinstance(source, Recording):
+        raise UsageError(
+            f"{type(source).__name__}: is no recording; give a path, the bytes of an audio file or "
+            "Recording(samples, rate), and several in a list"
+        )
     check_rate(source.rate)
     channels = as_channels(source.samples)
     levels = Levels(channels.shape[1])

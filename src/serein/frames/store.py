@@ -3,11 +3,15 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from math import prod
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from jaxtyping import Float, Float16
@@ -22,6 +26,7 @@ from serein.frames.batches import FrameArray
 FORMAT = 1
 STORE_FILE = "store.json"
 CORPUS_FILE = "corpus.csv"
+ABANDONED = 3600  # seconds: whoever last wrote into a partial file so long ago was killed
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,17 @@ class ShardHeader:
 class FrameStore:
     """Frames of a corpus on disk, as ``serein extract`` wrote them.
 
-    ``store.json`` says all that changes a frame (encoder, revision, fingerprint of its weights, layers, pooling,
-    decoder and resampler versions); ``shard-*.safetensors`` hold the frames. A shard appears by an atomic rename, so
-    the shards present are the ledger.
+    ``store.json`` says how the frames were made: encoder, revision, fingerprint of its weights, layers, pooling,
+    versions of decoder and resampler. Of the encoder's own ``config.json`` and ``preprocessor_config.json`` it knows
+    what is in its ``settings`` only: if somebody changes the number of attention heads there, nothing notices.
+    ``shard-*.safetensors`` hold the frames. A shard appears by an atomic rename, so the shards present are the ledger.
 
     Args:
         folder: the store.
 
     Raises:
-        StoreError: no store, another format, or shards missing because extraction has not ended.
+        StoreError: no store, another format, shards of another store, or shards missing because extraction has not
+            ended.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -65,7 +72,8 @@ class FrameStore:
                 f"{self.folder}: {len(missing)} of {len(shards)} shards are missing ({missing[0]} first): "
                 "run the same `serein extract` again, it continues where it stopped"
             )
-        self.headers = {shard: read_header(shard) for shard in shards}
+        digest = settings_digest(self.settings)
+        self.headers = {shard: read_header(shard, digest) for shard in shards}
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -151,9 +159,10 @@ class FrameStore:
 
     def _mapped(self, numbers: int) -> Tensor:
         path = self.folder / f"flat-{self.digest}.float16"
+        _remove_abandoned(path)
         if not path.exists():
             for outdated in self.folder.glob("flat-*.float16"):
-                outdated.unlink()
+                outdated.unlink(missing_ok=True)  # another process may have been faster
             _write_parts(path, (frames.contiguous().numpy().data for frames in self._shards()))
         if path.stat().st_size != 2 * numbers:
             raise StoreError(f"{path}: is not as long as the shards' frames; delete it, it is made again")
@@ -180,6 +189,17 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def settings_digest(settings: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits of ``store.json``, without the versions that only made it.
+
+    Example:
+        >>> settings_digest({"pool": 1, "made_with": "a"}) == settings_digest({"made_with": "b", "pool": 1})
+        True
+    """
+    told = {name: value for name, value in settings.items() if name != "made_with"}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def shard_path(folder: Path, number: int) -> Path:
     """Where shard ``number`` stands."""
     return folder / f"shard-{number:05d}.safetensors"
@@ -190,30 +210,41 @@ def write_shard(
     ids: Sequence[str],
     frames: Sequence[Float16[Tensor, "_ layers width"]],
     failed: dict[str, str],
+    settings: str = "",
 ) -> None:
-    """Write a shard so that it is either whole or absent, whatever happens in between."""
+    """Write a shard so that it is either whole or absent, whatever happens in between.
+
+    ``settings`` is the :func:`settings_digest` of its store; "" leaves open whose the frames are.
+    """
     flat = torch.cat(list(frames)) if frames else torch.empty(0, 1, 1, dtype=torch.float16)
     header = {
         "ids": list(ids),
         "lengths": [len(part) for part in frames],
         "failed": failed,
         "checksum": _checksum(flat),
+        "settings": settings,
     }
     # One metadata key: with several, their order in the file, and so its bytes, would not be fixed.
     write_atomically(path, save({"frames": flat}, metadata={"serein": json.dumps(header, sort_keys=True)}))
 
 
-def read_header(shard: Path) -> ShardHeader:
+def read_header(shard: Path, settings: str = "") -> ShardHeader:
     """What a shard holds, without its frames.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: it is damaged, or says that it was not made with these settings (:func:`settings_digest`; "" takes
+            any).
     """
     try:
         with safe_open(shard, framework="pt") as file:
             header = json.loads((file.metadata() or {})["serein"])
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise StoreError(f"{shard}: is damaged ({error}); delete it and extract again") from error
+    made_with = header.get("settings", "")  # shards of before it was written have none
+    if settings and made_with and made_with != settings:
+        raise StoreError(
+            f"{shard}: holds frames made with other settings than {STORE_FILE} says; delete it and extract again"
+        )
     return ShardHeader(tuple(header["ids"]), tuple(header["lengths"]), header["failed"], header["checksum"])
 
 
@@ -223,18 +254,31 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        file.writelines(parts)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    _remove_abandoned(path)
+    # A name of one's own: two processes that write the same file must not write into each other's.
+    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.writelines(parts)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is already durable
         folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed writers of this file left."""
+    for partial in path.parent.glob(f".{escape(path.name)}.*partial"):
+        with suppress(OSError):  # it may be done, or not ours to remove
+            if time.time() - partial.stat().st_mtime > ABANDONED:
+                partial.unlink()
 
 
 def _read_frames(shard: Path) -> Tensor:

@@ -1,11 +1,21 @@
 """Adapter, attentive statistics pooling and a linear layer: the network that names an emotion."""
 
+import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.nn.pooling import AttentiveStatisticsPooling
 from serein.nn.transformer import WAPTransformer
+
+
+class OutputLayer(nn.Linear):
+    """A linear layer that stays in float32 under mixed precision: in bf16 the two best of near logits would tie."""
+
+    def forward(self, input: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch classes"]:
+        """Logits, in float32."""
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
 
 
 class EmotionClassifier(nn.Module):
@@ -24,7 +34,7 @@ class EmotionClassifier(nn.Module):
         super().__init__()
         self.adapter = adapter
         self.pooling = pooling
-        self.output = nn.Linear(pooling.output_width, classes)
+        self.output = OutputLayer(pooling.output_width, classes)
         self.dropout = dropout
 
     def embed(

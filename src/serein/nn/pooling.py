@@ -32,8 +32,11 @@ def attentive_statistics(
         [2.0, 1.0]
     """
     mean = frames.mT @ attention
-    second = frames.mT @ attention.square() if variance == "printed" else frames.square().mT @ attention
-    return mean, second - mean.square()
+    if variance == "printed":
+        return mean, frames.mT @ attention.square() - mean.square()
+    # A variance is that of the frames less any constant. Less their mean, it is no small difference of large squares.
+    centred = frames - mean.mean(2).unsqueeze(1)
+    return mean, centred.square().mT @ attention - (centred.mT @ attention).square()
 
 
 class AttentiveStatisticsPooling(nn.Module):

@@ -1,4 +1,4 @@
-"""Multipart bodies: one file, in a part named ``file``; other parts may be fields, which nobody reads."""
+"""Multipart bodies: one file, which is the part named ``file``; other parts may be fields, which nobody reads."""
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -81,8 +81,10 @@ class OneFile:
         name = options.get(b"name", b"").decode(errors="replace")
         if name in PARAMETERS:
             raise Refusal("bad_multipart", f"`{name}` goes into the address: ?{name}=...")
-        self._in_file = b"filename" in options
-        if self._in_file != (name == "file") or (self._in_file and self._found):
+        self._in_file = name == "file"  # whether or not the client says what the file is called
+        second = self._in_file and self._found
+        elsewhere = not self._in_file and b"filename" in options
+        if second or elsewhere:
             raise Refusal("bad_multipart")
         self._found |= self._in_file
 

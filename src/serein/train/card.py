@@ -100,13 +100,20 @@ def model_card(made: Made) -> str:
     ])  # fmt: skip
 
 
-def adapter_card(corpus: Corpus, config: ModelConfig, recipe: Recipe) -> str:
+def collapsed(collapse: str) -> str:
+    """A warning that the adapter says little, from what happened to its teacher."""
+    return f"Its training without labels collapsed ({collapse}), so the adapter has little to say."
+
+
+def adapter_card(corpus: Corpus, config: ModelConfig, recipe: Recipe, collapse: str = "") -> str:
     """The ``README.md`` of an adapter, which was trained without labels and has no classifier."""
     front = ModelCardData(
         language=_code(corpus), library_name="serein", base_model=_base_model(config.encoder), tags=TAGS
     )
     size = f"{config.model.blocks} transformer blocks, {config.model.width} wide"
     opening = f"An adapter ({size}) on {_encoder(config.encoder)}, trained without labels. It names no emotion yet."
+    if collapse:
+        opening += f" {collapsed(collapse)}"
     use = "```\nserein train frames/ --adapter adapter/ -o model/  # this folder, or USER/NAME on the Hub\n```"
     return _page(front, [
         "# Adapter for speech emotion recognition", opening, "## Use", use,
@@ -235,10 +242,12 @@ def _calibration(made: Made) -> list[str]:
         f"{_number(found.utterances, 'utterance')} of the {_number(found.talkers, 'talker')} who chose the epochs: "
         f"with {networks} of the same settings and epochs that had not learned from them."
     )
+    unsure = f"Below a best probability of {config.abstain_below:g} it is not sure."
     if isnan(found.error_after):
         return [
             f"{fitted} Expected calibration error ({BINS} bins) without it: {found.error_before:.3f}, negative log "
-            f"likelihood: {found.nll_before:.3f} nats. What it does to another talker is not known from one."
+            f"likelihood: {found.nll_before:.3f} nats. What it does to another talker is not known from one.",
+            *([unsure] if config.abstain_below else []),
         ]
     rows = [
         [f"Expected calibration error, {BINS} bins", f"{found.error_before:.3f}", f"{found.error_after:.3f}"],
@@ -248,9 +257,8 @@ def _calibration(made: Made) -> list[str]:
     blocks = [fitted, _table([["", "Without it", "With it"], *rows]), honest]
     if config.abstain_below:
         blocks.append(
-            f"Below a best probability of {config.abstain_below:g} it is not sure. It was sure of "
-            f"{_percent(found.coverage)} of these utterances, and on them UA was {_percent(found.ua)} and WA "
-            f"{_percent(found.wa)}."
+            f"{unsure} It was sure of {_percent(found.coverage)} of these utterances, and on them UA was "
+            f"{_percent(found.ua)} and WA {_percent(found.wa)}."
         )
     return blocks
 

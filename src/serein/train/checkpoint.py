@@ -53,8 +53,10 @@ class Checkpoint:
         tensors = {f"module.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor.contiguous() for name, tensor in state.items()}
+        # a safetensors header, where the rest goes, may not grow without end
+        tensors["history"] = torch.frombuffer(bytearray(json.dumps(history).encode()), dtype=torch.uint8)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        said = json.dumps({"purpose": self.purpose, "spent": self.spent(), "step": step, "history": history})
+        said = json.dumps({"purpose": self.purpose, "spent": self.spent(), "step": step})
         write_atomically(self.path, save(tensors, metadata={"serein": said}))
 
     def restore(self, module: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[Row]]:
@@ -78,11 +80,12 @@ class Checkpoint:
                         f"{self.path}: was left by a training with other settings; delete it to start again, "
                         "or give another folder"
                     )
+                history = json.loads(file.get_tensor("history").numpy().tobytes())
                 for key in file.keys():  # noqa: SIM118 (not a mapping)
                     kind, _, name = key.partition(".")
                     if kind == "module":
                         weights[name] = file.get_tensor(key)
-                    else:
+                    elif kind == "optimizer":
                         index, _, moment = name.partition(".")
                         moments.setdefault(int(index), {})[moment] = file.get_tensor(key)
             module.load_state_dict(weights)
@@ -93,7 +96,7 @@ class Checkpoint:
         self._before = said["spent"]
         groups = optimizer.state_dict()["param_groups"]
         optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        return said["step"], said["history"]
+        return said["step"], history
 
     def remove(self) -> None:
         """Delete the file, when the loop is done and its result is saved elsewhere."""

@@ -212,7 +212,9 @@ def _examples(train: Tensor, labels: Tensor, settings: Finetune, seed: int, stag
 def _class_weights(labels: Tensor, classes: int, settings: Finetune) -> Tensor:
     if settings.balance != "class-weights":
         return torch.ones(classes)
-    return len(labels) / (classes * torch.bincount(labels, minlength=classes).clamp(min=1))
+    counts = torch.bincount(labels, minlength=classes)
+    # a class that nobody has weighs nothing: label smoothing would teach it
+    return torch.where(counts > 0, len(labels) / ((counts > 0).sum() * counts.clamp(min=1)), 0.0)
 
 
 def _optimizer(model: nn.Module, settings: Finetune) -> torch.optim.Optimizer:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from serein.errors import SereinError, UsageError
+from serein.recipe import Speed
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -39,8 +40,11 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"speed.device = {name!r}: torch knows no such device") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"speed.device = {name!r}: torch sees no GPU here; use auto or cpu")
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device.type != "cpu" and (
+        here is None or device.type != here.type or (device.index or 0) >= torch.accelerator.device_count()
+    ):
+        raise UsageError(f"speed.device = {name!r}: torch sees no such device here; use auto or cpu")
     return device
 
 
@@ -49,6 +53,12 @@ def pick_precision(device: torch.device, precision: Literal["auto", "float32", "
     if precision == "auto":
         return "bfloat16" if _multiplies_bf16(device) else "float32"
     return precision
+
+
+def arithmetic(speed: Speed) -> tuple[str, str]:
+    """The kind of device and the precision that a run gets here: what of ``[speed]`` shows in its last digits."""
+    device = pick_device(speed.device)
+    return device.type, pick_precision(device, speed.precision)
 
 
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> AbstractContextManager[object]:
@@ -133,11 +143,13 @@ def _state(purpose: int, key: tuple[int, ...]) -> int:
 
 def environment() -> dict[str, str | int]:
     """What a result depends on beside the recipe: versions, processor, threads."""
+    # torch has it from 2.11 on
+    capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     packages = ("serein", "torch", "transformers", "numpy", "safetensors", "soundfile", "soxr")
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": str(torch.cpu.get_capabilities().get("cpu_name", "")) or platform.machine(),
+        "processor": str(capabilities.get("cpu_name", "")) or platform.machine(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         "threads": torch.get_num_threads(),
         **{package: version(package) for package in packages},

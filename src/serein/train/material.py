@@ -57,7 +57,8 @@ def gather(
             all else is put together in memory.
 
     Raises:
-        CorpusError: an utterance without frames, or a recording of the corpus in an unlabelled store.
+        CorpusError: an utterance without frames, or a recording of the corpus in an unlabelled store. Talkers are known
+            by name within a corpus only: whether somebody speaks in both is for the user to say.
         StoreError: the stores' frames do not go together, the corpus's own were made at another speed, a view's at none
             or of another corpus, or what stands beside is not log-mel frames of the same speed and corpus.
         UsageError: mapped, and not alone.

@@ -22,11 +22,12 @@ from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt
-from serein.train.card import Made, adapter_card, model_card
+from serein.train.card import Made, adapter_card, collapsed, model_card
 from serein.train.checkpoint import Checkpoint, digest
 from serein.train.crossval import check_views, label_indices, model_config
 from serein.train.finetune import finetune, in_batches
 from serein.train.inspect import save_attributes
+from serein.train.machine import arithmetic
 from serein.train.material import gather
 from serein.train.systems import adapter, fresh_classifier, start_of
 from serein.train.task import Task, mean_over_views
@@ -41,26 +42,27 @@ ORIGINS = {
 }
 
 
-def adapt_store(
-    store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: int = 0, report: Report = quiet
-) -> ModelConfig:
+def adapt_store(store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: int = 0, report: Report = quiet) -> str:
     """Train an adapter on all frames of a store, without labels; save it as a model folder without a head.
 
     Its local attributes stand beside it (:func:`serein.train.inspect.save_attributes`).
+
+    Returns:
+        what happened if its teacher collapsed, in words that its card has too, or "".
     """
     _refuse_talker_statistics(recipe)
     folder = Path(folder)
-    array = store.load()
+    array = store.load(mapped=recipe.speed.frames == "mapped")
     config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
     path = folder / "adapt.checkpoint.safetensors"
-    purpose = digest(recipe, seed, config, store.digest)
+    purpose = digest(recipe, seed, config, store.digest, arithmetic(recipe.speed))
     checkpoint = Checkpoint(path, recipe.speed.checkpoint_seconds, purpose)
     adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
     save_model(folder, adapted.adapter, config)
     save_attributes(folder, adapted.attributes.prototypes, recipe.adapt)
-    write_atomically(folder / CARD_FILE, adapter_card(store.corpus(), config, recipe).encode())
+    write_atomically(folder / CARD_FILE, adapter_card(store.corpus(), config, recipe, adapted.collapse).encode())
     checkpoint.remove()
-    return config
+    return adapted.collapse
 
 
 def train_model(
@@ -99,8 +101,9 @@ def train_model(
         report: told of every step.
 
     Returns:
-        what was chosen, the validation scores at that epoch, and the calibration; see
-        :class:`serein.evaluate.calibration.Calibration` for what is nan where one talker validates.
+        what was chosen, the validation scores at that epoch, the calibration (see
+        :class:`serein.evaluate.calibration.Calibration` for what is nan where one talker validates), and whether
+        adapter training collapsed.
 
     Raises:
         CorpusError: fewer than three talkers, or than two emotions; or the run cannot be read.
@@ -113,7 +116,8 @@ def train_model(
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
     _check(corpus, recipe, adapter_folder, scores_from, abstain_below)
     check_views(recipe, views)
-    material = gather(store, [utterance.id for utterance in corpus], views=views)
+    ids = [utterance.id for utterance in corpus]
+    material = gather(store, ids, views=views, mapped=recipe.speed.frames == "mapped")
     array = material.array
     config = model_config(store, array, recipe, corpus.labels)
     pretrained = None
@@ -153,10 +157,13 @@ def train_model(
         "nll_before": calibration.nll_before,
         "nll_after": calibration.nll_after,
         "coverage": calibration.coverage,
+        "collapsed": bool(outcome.collapse),
     }
     origin = ORIGINS[recipe.adapt.data]
     if pretrained is not None and recipe.adapt.data != "elsewhere":
         origin = "The adapter was trained before, and may have heard those who chose, without their labels."
+    if outcome.collapse:
+        origin += f" {collapsed(outcome.collapse)}"
     made = Made(corpus, config, recipe, origin, facts, calibration, run)
     write_atomically(folder / CARD_FILE, model_card(made).encode())
     task.remove_checkpoints()

@@ -145,7 +145,7 @@ def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: 
             seed=seed, checkpoint=checkpoint, report=report,
         )  # fmt: skip
         seconds[name] = round(seconds.get(name, 0.0) + checkpoint.spent(), 3)
-        return model, rows
+        return model, [{"member": seed, **row} for row in rows]
 
     _, rows = train_once("finetune", task.seed, task.labelled(), Stage.FINETUNE, judges=task.judged(validation))
     epochs = best_epoch(rows)

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from serein.corpus.protocol import Fold
 from serein.evaluate.metrics import unweighted_accuracy
-from serein.frames.batches import FrameArray
+from serein.frames.batches import FrameArray, frame_budget, plan_batches
 from serein.model import ModelConfig
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
 from serein.train.checkpoint import Checkpoint, Row, digest
-from serein.train.machine import Stage, generator, pick_device, pick_precision
+from serein.train.machine import Stage, arithmetic, generator
 
 MEMBER_STRIDE = 1_000  # more than there are repetitions, so that no two committees share a member
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
@@ -117,8 +117,9 @@ class Task:
         same place of the schedule.
         """
         settings = self.recipe.finetune
-        steps_an_epoch = math.ceil(len(self.with_views(self.labelled())) / settings.batch_size)
-        epochs = max(settings.epochs, math.ceil(settings.min_steps / steps_an_epoch))
+        lengths = self.array.lengths[self.with_views(self.labelled())]
+        batches = plan_batches(lengths, frame_budget(lengths, settings.batch_size), seed=self.seed, epoch=0)
+        epochs = max(settings.epochs, math.ceil(settings.min_steps / len(batches)))
         return self.recipe.model_copy(update={"finetune": settings.model_copy(update={"epochs": epochs})})
 
     def member_seeds(self) -> list[int]:
@@ -139,8 +140,8 @@ class Task:
             include={"width", "blocks", "heads", "dropout", "layer_mix", "talker_statistics"}
         )
         ids = [self.array.ids[index] for index in heard.tolist()]
-        facts = (shape, recipe.adapt, config.encoder, config.max_frames, self.frames, ids, self._machine())
-        purpose = digest(Recipe(), self.seed, *facts)
+        shape_and_data = (shape, recipe.adapt, config.encoder, config.max_frames, self.frames, ids)
+        purpose = digest(Recipe(), self.seed, *shape_and_data, arithmetic(recipe.speed))
         return Checkpoint(
             self.adapters / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose
         )
@@ -163,13 +164,8 @@ class Task:
 
     def _purpose(self) -> str:
         start = self.pretrained.state_dict() if self.pretrained else {}
-        ids = self.array.ids
-        facts = (self.config, self.fold, self.labels.tolist(), self.frames, ids, save(start), self._machine())
-        return digest(self.recipe, self.seed, *facts)
-
-    def _machine(self) -> tuple[str, str]:
-        device = pick_device(self.recipe.speed.device)
-        return device.type, pick_precision(device, self.recipe.speed.precision)
+        facts = (self.config, self.fold, self.labels.tolist(), self.frames, self.array.ids, save(start))
+        return digest(self.recipe, self.seed, *facts, arithmetic(self.recipe.speed))
 
 
 @dataclass
