@@ -30,9 +30,10 @@ from operations import encoder_flops
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from serein.frames.encoder import load_encoder
+from serein.frames.sources import Recording
 from serein.model import EncoderDescription, ModelConfig, build_adapter, build_classifier
 from serein.recipe import Model
-from serein.recognizer import EmotionRecognizer, Recording
+from serein.recognizer import EmotionRecognizer
 
 RATE = 16_000
 ONE = "one clip of 5 s"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from serein.corpus.corpus import Corpus, Utterance
+from serein.corpus.corpus import Corpus, Utterance, same_recording
 from serein.errors import CorpusError
 
 
@@ -284,3 +284,20 @@ def test_an_empty_first_row_names_no_column(tmp_path):
     (tmp_path / "mine.csv").write_text("\nid,path,talker,emotion\n", encoding="utf-8")
     with pytest.raises(CorpusError, match=r"row 1: no column 'id'.*the header is \[\]$"):
         Corpus.from_csv(tmp_path / "mine.csv")
+
+
+def test_a_recording_is_known_by_its_hash_else_by_its_place_or_bytes(tmp_path):
+    for name, content in (("a", b"one"), ("copy", b"one"), ("b", b"two")):
+        (tmp_path / name).write_bytes(content)
+
+    def at(name: str, audio_hash: str = "") -> Utterance:
+        return Utterance("u", tmp_path / name, "F1", audio_hash=audio_hash)
+
+    assert same_recording(at("a"), at("a"))
+    assert same_recording(at("a"), at("copy"))
+    assert same_recording(at("gone"), at("gone"))
+    assert same_recording(at("a", "1"), at("b", "1"))
+    assert not same_recording(at("a"), at("b"))
+    assert not same_recording(at("a"), at("gone"))
+    assert not same_recording(at("a", "1"), at("copy", "2"))
+    assert same_recording(at("a", "1"), at("copy"))

@@ -10,7 +10,8 @@ import torch
 from starlette.testclient import TestClient
 
 from serein.errors import AudioError
-from serein.recognizer import EmotionRecognizer, Recording
+from serein.frames.sources import Recording
+from serein.recognizer import EmotionRecognizer
 from serein.serve.app import PAGE, make_app
 from serein.serve.limits import Limits
 from serein.timeline import Timeline

@@ -10,7 +10,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from serein.errors import AudioError
 from serein.frames.audio import load_audio
-from serein.recognizer import Recording
+from serein.frames.sources import Recording
 
 PATH = "/v1/stream"
 

@@ -15,6 +15,7 @@ from serein.errors import StoreError, UsageError
 from serein.evaluate.calibration import calibrate, fit_temperature
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
+from serein.frames.store import FrameStore
 from serein.model import load_config, load_model
 from serein.recipe import Recipe
 from serein.train import ship
@@ -232,12 +233,13 @@ def test_an_adapter_is_not_continued_in_another_precision(tone_store, recipe, tm
 
 
 def test_frames_left_on_disk_give_the_same_adapter_and_model(tone_store, recipe, tmp_path):
+    store = FrameStore(shutil.copytree(tone_store.folder, tmp_path / "frames"))
     brief = changed(recipe, "adapt.epochs=1", "finetune.epochs=1")
     for name in ("memory", "mapped"):
         settings = changed(brief, f"speed.frames={name}")
-        adapt_store(tone_store, tmp_path / f"adapter-{name}", settings)
-        train_model(tone_store, tone_store.corpus(), tmp_path / f"model-{name}", settings)
-    assert any(tone_store.folder.glob("*flat*"))
+        adapt_store(store, tmp_path / f"adapter-{name}", settings)
+        train_model(store, store.corpus(), tmp_path / f"model-{name}", settings)
+    assert any(store.folder.glob("*flat*"))
     for kind in ("adapter", "model"):
         one, other = (tmp_path / f"{kind}-{name}" / "model.safetensors" for name in ("memory", "mapped"))
         assert one.read_bytes() == other.read_bytes()

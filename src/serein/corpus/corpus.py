@@ -1,6 +1,7 @@
 """One record an utterance, and the table that holds them."""
 
 import csv
+import filecmp
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -201,6 +202,18 @@ class Corpus:
                     ]
                 )
         partial.replace(table)
+
+
+def same_recording(one: Utterance, other: Utterance) -> bool:
+    """Whether two utterances are of one recording: by their hashes, or where a table has none, by place or bytes."""
+    if one.audio_hash and other.audio_hash:
+        return one.audio_hash == other.audio_hash
+    if one.path.resolve() == other.path.resolve():
+        return True
+    try:
+        return filecmp.cmp(one.path, other.path, shallow=False)
+    except OSError:
+        return False
 
 
 def _row_faults(cells: Mapping[str, str]) -> list[str]:

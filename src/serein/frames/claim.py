@@ -1,12 +1,11 @@
 """A store's folder, claimed for one corpus and one way of making frames, so that others never mix with them."""
 
-import filecmp
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-from serein.corpus.corpus import Corpus, Utterance
+from serein.corpus.corpus import Corpus, same_recording
 from serein.errors import StoreError
 from serein.frames.store import (
     CORPUS_FILE,
@@ -62,24 +61,12 @@ def _check_recordings(folder: Path, corpus: Corpus) -> None:
     present = Corpus.from_csv(folder / CORPUS_FILE).by_id()
     for utterance in corpus:
         before = present.get(utterance.id)
-        if before is None or not _same_recording(before, utterance):
+        if before is None or not same_recording(before, utterance):
             raise StoreError(
                 f"{folder}: its frames of {utterance.id} are of {before.path if before else 'another recording'}, not "
                 f"of {utterance.path}; give another folder with -o, or, if recordings only moved, put their new paths "
                 f"into its {CORPUS_FILE}"
             )
-
-
-def _same_recording(one: Utterance, other: Utterance) -> bool:
-    """By their hashes, or where a table has none, by place or content."""
-    if one.audio_hash and other.audio_hash:
-        return one.audio_hash == other.audio_hash
-    if one.path.resolve() == other.path.resolve():
-        return True
-    try:
-        return filecmp.cmp(one.path, other.path, shallow=False)
-    except OSError:
-        return False
 
 
 def _told(present: dict[str, Any], asked: dict[str, Any]) -> str:

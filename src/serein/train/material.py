@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from serein.corpus.corpus import Corpus, Utterance
+from serein.corpus.corpus import Corpus, Utterance, same_recording
 from serein.errors import CorpusError, StoreError, UsageError
 from serein.frames.batches import FrameArray, join
 from serein.frames.beside import pack_beside
@@ -153,17 +153,11 @@ def _check_recordings(other: FrameStore, store: FrameStore, corpus: Corpus) -> N
     seen = other.corpus().by_id()
     for utterance in corpus:
         found = seen[utterance.id]
-        if found.talker != utterance.talker or not _same_recording(found, utterance):
+        if found.talker != utterance.talker or not same_recording(found, utterance):
             raise StoreError(
                 f"{other.folder}: {utterance.id} is another recording or talker there than in {store.folder}: "
                 "extract both from the same table"
             )
-
-
-def _same_recording(one: Utterance, other: Utterance) -> bool:
-    if one.audio_hash and other.audio_hash:
-        return one.audio_hash == other.audio_hash
-    return one.path.resolve() == other.path.resolve()
 
 
 def _check_elsewhere(other: FrameStore, store: FrameStore, corpus: Corpus) -> None:
