@@ -360,3 +360,9 @@ def test_a_detector_may_answer_as_numpy_does():
     windows, timeline = fed(SOUND, [8_000], silent=lambda samples: samples[0] > 0)
     assert {type(window.silent) for window in windows} == {type(quiet) for quiet in timeline.quiet} == {bool}
     assert [window["silent"] for window in json.loads(timeline.to_json())["windows"]] == [w.silent for w in windows]
+
+
+def test_a_cell_is_quiet_by_its_own_sound_whatever_the_rest_of_its_window_holds():
+    _, timeline = fed(SOUND, [9_000])
+    assert timeline.quiet == tuple(QUIET(SOUND[cell : cell + 4_000]) for cell in range(0, len(SOUND), 4_000))
+    assert timeline.quiet[7]  # a window of half a second from here on ends in noise

@@ -188,3 +188,15 @@ def test_nothing_is_quiet_and_short_samples_are_measured_as_they_are():
     assert quieter_than(-50.0)(np.zeros(0, dtype=np.float32))
     assert not quieter_than(-50.0)(np.full(10, 0.1, dtype=np.float32))
     assert quieter_than(-50.0)(np.full(10, 0.001, dtype=np.float32))
+
+
+def test_the_last_piece_is_heard_even_if_it_is_shorter_than_50_ms():
+    samples = np.zeros(2_000, dtype=np.float32)
+    assert quieter_than(-50.0)(samples)
+    samples[1_700:] = 0.1
+    assert not quieter_than(-50.0)(samples)
+
+
+def test_a_window_that_ends_at_a_cells_middle_does_not_cover_it():
+    found = timeline([0.9, 0.1], length=1.5).segments()  # the second cell's middle is 1.5 s
+    assert told(found) == close([Segment(0.0, 1.0, "angry", 0.9), Segment(1.0, 2.5, "sad", 0.9)])

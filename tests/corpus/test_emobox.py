@@ -87,6 +87,14 @@ def test_what_the_corpus_lacks_is_counted_in_the_description(tmp_path):
     assert "EmoBox's test folds (without 2 utterances that this corpus lacks);" in protocol.description
 
 
+def test_talker_10_is_not_talker_1(tmp_path):
+    source = write_talkers(tmp_path, {"fold_1": [1, 2, 3], "fold_2": [4, 5, 6, 7], "fold_3": [8, 9, 10]})
+    folds, _ = read_emobox_folds(source, toy(10).utterances)
+    assert {fold: sorted({u.talker for u in tested}) for fold, tested in folds.items()} == {
+        "fold_1": ["01", "02", "03"], "fold_2": ["04", "05", "06", "07"], "fold_3": ["08", "09", "10"],
+    }  # fmt: skip
+
+
 def test_folds_that_share_talkers_are_made_only_under_a_name_that_says_so(tmp_path):
     corpus = toy()
     ids = [{"key": u.id} for u in corpus]

@@ -17,6 +17,7 @@ from serein.errors import UsageError
 from serein.evaluate import attributes_page
 from serein.evaluate.attributes import (
     KnownFrames,
+    NearestFrame,
     displaced,
     information,
     most_used,
@@ -62,6 +63,10 @@ def test_usage_and_perplexity_of_a_hand_computed_case():
     entropy = -(0.7 * log(0.7) + 0.29 * log(0.29) + 0.01 * log(0.01))
     assert found.perplexity == pytest.approx(np.exp(entropy) / 4)
     assert usage(np.array([3, 3, 3])) == pytest.approx((1.0, 1.0))
+
+
+def test_an_attribute_with_less_than_a_tenth_of_its_even_share_is_not_in_use():
+    assert usage(np.array([94, 3, 2, 1])).usage == 0.5  # a tenth of the even share is 2.5
 
 
 def test_nmi_of_a_hand_computed_case():
@@ -191,6 +196,14 @@ def test_nearest_frames_are_the_closest_of_each_talker():
         start = int(frames.lengths[: owner[row]].sum())
         assert frame.utterance is frames.utterances[owner[row]]
         assert frame.seconds == pytest.approx((row - start + 0.5) / 25.0)
+
+
+def test_the_first_frame_of_an_utterance_is_its_own_not_that_of_the_one_before():
+    said = tuple(Utterance(name, Path(f"{name}.wav"), name, "sad") for name in "ab")
+    frames = KnownFrames(
+        said, np.array([2, 3]), 50.0, 2, np.array([1, 1, 0, 1, 1]), np.zeros(5), np.zeros(5), np.zeros(5, dtype=bool)
+    )
+    assert nearest(frames, 0, 3) == [NearestFrame(said[1], 0.01, 0.0)]
 
 
 def test_the_most_used_attributes_come_first_and_unused_ones_never():

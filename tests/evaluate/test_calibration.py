@@ -134,6 +134,11 @@ def test_calibration_says_before_and_honestly_after():
     assert everything.wa < found.wa
 
 
+def test_a_probability_that_equals_the_threshold_reaches_it():
+    even = np.log(np.full((4, 2), 0.5))
+    assert calibrate(even, np.array([0, 1, 0, 1]), ["a", "a", "b", "b"], threshold=0.5).coverage == 1.0
+
+
 def test_a_threshold_that_nothing_reaches_leaves_no_score():
     log_probabilities, truth = drawn(9, 40, 0.3)
     found = calibrate(log_probabilities, truth, ["a", "b"] * 20, threshold=0.9999999)

@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shlex
 
 import numpy as np
@@ -53,6 +54,14 @@ def test_runs_on_other_utterances_make_no_committee(default_run, tmp_path):
     with pytest.raises(CorpusError, match="was not tested on the utterances"):
         average([default_run, other], tmp_path / "committee")
     assert not (tmp_path / "committee").exists()
+
+
+def test_runs_that_disagree_about_a_truth_make_no_committee(make_run, tmp_path):
+    first, second = make_run("first"), make_run("second")
+    table = second / "predictions.csv"
+    table.write_text(re.sub(r"(F1_00,F1,fold-0,.),angry", r"\1,sad", table.read_text()))
+    with pytest.raises(CorpusError, match="was not tested on the utterances"):
+        average([first, second], tmp_path / "committee")
 
 
 def test_what_flatters_one_member_flatters_the_committee(make_run, tmp_path):

@@ -51,6 +51,12 @@ def test_half_precision_embeddings_are_read_as_float32(tmp_path):
     assert load_embeddings(tmp_path / "e", ["a"]).encoder.dtype == np.float32
 
 
+def test_embeddings_with_another_number_of_rows_than_utterances_are_refused(tmp_path):
+    save_file({"encoder": np.ones((1, 3), np.float32)}, tmp_path / "e", {"serein": json.dumps({"ids": ["a", "b"]})})
+    with pytest.raises(CorpusError, match="not of the fold's test utterances"):
+        load_embeddings(tmp_path / "e", ["a", "b"])
+
+
 def test_an_unfinished_run_says_what_is_missing_and_how_to_go_on(make_run):
     folder = make_run()
     lines = (folder / "predictions.csv").read_text().splitlines(keepends=True)

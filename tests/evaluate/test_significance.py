@@ -56,6 +56,11 @@ def test_an_utterance_counts_for_the_system_that_gets_it_right_under_more_seeds(
     assert mcnemar(first, second) == binomtest(2, 3, 0.5).pvalue
 
 
+def test_the_first_seed_counts_no_more_than_the_others():
+    first = np.array([[1, 1, 1, 0, 0, 0], [1, 1, 0, 1, 1, 1], [0, 0, 1, 1, 1, 1]], dtype=bool)  # two of three each
+    assert mcnemar(first, ~first) == binomtest(6, 6, 0.5).pvalue
+
+
 def test_the_p_of_ua_is_that_of_a_paired_t_test_where_talkers_speak_equally_much():
     right = simulated(np.random.default_rng(1), talkers=9)
     first, second = right[:, 0], right[:, 1]

@@ -1,5 +1,6 @@
 import copy
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,11 @@ import soundfile
 import torch
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import StoreError, TooShort
+from serein.errors import AudioError, StoreError, TooShort
 from serein.frames import extract as module
 from serein.frames.audio import change_speed, load_audio
 from serein.frames.encoder import load_encoder
-from serein.frames.extract import extract, plan_shards, pool_frames
+from serein.frames.extract import as_stored, extract, plan_shards, pool_frames
 from serein.frames.store import FrameStore, read_header, shard_path
 
 LOGMEL = load_encoder("logmel")
@@ -392,3 +393,28 @@ def test_samples_are_not_touched_by_extraction(tones):
     before = waveform.copy()
     LOGMEL.encode([waveform])
     assert np.array_equal(before, waveform)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 7e4, -7e4])
+def test_what_float16_cannot_hold_is_refused(value):
+    frames = torch.full((4, 2, 3), 6e4)
+    assert as_stored(frames, 2).isfinite().all()
+    frames[1, 0, 2] = value
+    with pytest.raises(AudioError, match="float16 ends at 65504"):
+        as_stored(frames, 2)
+
+
+def test_the_same_ids_with_other_hashes_are_another_corpus(tones, tmp_path):
+    first, second = tones.utterances[:2]
+    extract(Corpus("part", (first, second)), LOGMEL, tmp_path)
+    with pytest.raises(StoreError, match="corpus hash: there"):
+        extract(Corpus("part", (replace(first, audio_hash="a" * 64), second)), LOGMEL, tmp_path)
+
+
+def test_no_more_is_encoded_at_once_than_allowed_with_what_the_encoder_pads(tones, tmp_path):
+    together = []
+    padding = copy.copy(LOGMEL)
+    padding.padded_to = 10 * 16_000
+    padding.encode = lambda waveforms: together.append(len(waveforms)) or LOGMEL.encode(waveforms)
+    extract(Corpus("part", tones.utterances[:5]), padding, tmp_path, batch_seconds=20.0)
+    assert together == [2, 2, 1]

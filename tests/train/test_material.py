@@ -200,6 +200,15 @@ def test_talker_statistics_standardise_each_talker_at_each_speed(stores):
     assert not torch.allclose(plain.array.moments(torch.tensor([0]))[0], torch.zeros(1, 80), atol=0.5)
 
 
+def test_one_name_in_two_other_corpora_is_two_talkers(stores, tones, tmp_path):
+    again = Corpus("again", tuple(u for u in tones if u.talker == "1M" and u.id.endswith("_2")))
+    more = extract(again, LOGMEL, tmp_path, pool=2)
+    material = gather(stores.own, (), unlabelled=[stores.other, more])
+    first, second = material.talkers[material.elsewhere].split([len(stores.other.ids), len(more.ids)])
+    assert not set(first.tolist()) & set(second.tolist())
+    assert len(material.talkers.unique()) == 3 + 2
+
+
 def test_talker_statistics_need_no_label(stores):
     """All frames of a talker count, also those of emotions that the run leaves out."""
     normed = gather(stores.own, stores.own.ids[:3], talker_statistics=True)

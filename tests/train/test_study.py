@@ -102,6 +102,18 @@ def test_variants_share_the_adapter_that_both_train_without_labels(tone_store, p
     assert costs[1]["seconds"]["adapt"] == pytest.approx(costs[0]["seconds"]["adapt"], abs=0.5)  # what it cost once
 
 
+def test_a_probe_on_a_share_of_the_labels_draws_them_and_runs_with_every_seed(
+    tone_store, protocol, tiny_recipe, tmp_path
+):
+    folds = replace(protocol, folds=protocol.folds[:1])
+    few = changed(tiny_recipe, ["finetune.label_share=0.5"])
+    variants = [Variant("all", "linear", tiny_recipe, folds), Variant("half", "linear", few, folds)]
+    study = run_study(
+        tone_store, tone_store.corpus(), variants, tmp_path, kind="benchmark", title="Few", seeds=(0, 1)
+    )  # fmt: skip
+    assert [load_run(study / name).seeds for name in ("all", "half")] == [(0,), (0, 1)]
+
+
 def test_what_is_done_is_not_done_again_and_a_variant_can_be_added(study, tone_store, protocol, tiny_recipe):
     before = {path: path.stat().st_mtime_ns for path in study.rglob("cost.json")}
     variants = [

@@ -8,6 +8,7 @@ from serein.corpus.protocol import Fold
 from serein.errors import StoreError
 from serein.frames.batches import FrameArray
 from serein.model import EncoderDescription, ModelConfig
+from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
 from serein.train.task import Task, logits_over_views, mean_over_views, timed, ua_of_logits
 
@@ -111,6 +112,10 @@ def test_an_oracle_is_known_by_its_validation_and_keeps_it_out_of_the_refit():
     assert fewer.known().equal(fewer.labelled())
 
 
+def test_an_oracle_is_one_in_whatever_order_its_utterances_stand():
+    assert task_of(fold=replace(FOLD, validation=FOLD.test[::-1])).oracle
+
+
 def test_a_checkpoint_of_other_frames_settings_or_seed_is_not_continued(tmp_path):
     task = task_of(views=2, others=2, folder=tmp_path)
     module = torch.nn.Linear(2, 2)
@@ -140,6 +145,33 @@ def test_an_adapter_is_shared_by_tasks_that_hear_the_same_frames_alone(tmp_path)
     assert replace(task, labels=task.labels.flip(0)).adapter_checkpoint(heard).path == shared
     assert replace(task, frames=("4567",)).adapter_checkpoint(heard).path != shared
     assert task.adapter_checkpoint(heard[:1]).path != shared
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["adapt.temperature=0.5", "adapt.epochs=7", "model.width=192", "model.layer_mix=joined",
+     "model.talker_statistics=z-norm"],
+)  # fmt: skip
+def test_an_adapter_is_not_shared_by_tasks_that_train_another_one(tmp_path, change):
+    def path(*changes: str, seed: int = 0) -> Path:
+        return task_of(*changes, seed=seed, adapters=tmp_path).adapter_checkpoint(torch.tensor([0, 1])).path
+
+    assert path(change) != path()
+    assert path(seed=1) != path()
+    assert path("finetune.epochs=7") == path()
+
+
+def test_a_checkpoint_that_began_with_another_adapter_is_not_continued():
+    torch.manual_seed(0)
+    adapters = [WAPTransformer(3, 1, width=4, blocks=1, heads=2, max_frames=9) for _ in range(2)]
+    purposes = {task_of(pretrained=adapter).checkpoint("finetune").purpose for adapter in (None, *adapters)}
+    assert len(purposes) == 3
+
+
+def test_no_two_committees_share_a_member():
+    committees = [task_of("model.members=3", seed=seed).member_seeds() for seed in range(5)]
+    assert [members[0] for members in committees] == list(range(5))
+    assert len({seed for members in committees for seed in members}) == 5 * 3
 
 
 def test_ua_of_logits_by_hand():
