@@ -103,7 +103,7 @@ def write(name: str, facts: Mapping[str, Any], folder: Path = RESULTS, *, quick:
 
     A quick result goes to the folder ``quick`` inside, where it replaces no real one.
     """
-    from serein.frames.store import write_atomically
+    from serein.files import write_atomically
     from serein.train.machine import environment
 
     given = [Path(argument).name if Path(argument).is_absolute() else argument for argument in sys.argv[1:]]

@@ -10,8 +10,7 @@ machine gets into the page: where one would, nothing is written.
 import argparse
 import re
 import shlex
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, pairwise
 from math import isnan
@@ -27,6 +26,7 @@ from serein.evaluate.sections import DEFINITIONS
 from serein.evaluate.study import Row, Study, load_study
 from serein.evaluate.study_curves import Curves, curve_blocks, curve_picture, label_curves, share_in_percent
 from serein.evaluate.study_page import COST_READING, READING, banners, opening, picture, table
+from serein.files import write_atomically
 
 COPIES = {"emodb": "emodb-2s"}
 NOTES = {
@@ -73,6 +73,12 @@ def shareable(study: Study) -> Study:
     return replace(study, title=title, rows=tuple(rows))
 
 
+def free_name(name: str, taken: Collection[str]) -> str:
+    """The name itself, or the first of ``name-2``, ``name-3`` and so on that is not taken."""
+    others = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(other for other in others if other not in taken)
+
+
 class Places:
     """What the page calls the folders of studies and runs: no two alike, and each the same in all its commands."""
 
@@ -91,10 +97,7 @@ class Places:
 
     def _name(self, folder: Path, room: str) -> str:
         if folder not in self.names:
-            taken = self.names.values()
-            plain = f"{room}/{folder.name}"
-            others = (f"{plain}-{number}" for number in count(2))
-            self.names[folder] = plain if plain not in taken else next(name for name in others if name not in taken)
+            self.names[folder] = free_name(f"{room}/{folder.name}", self.names.values())
         return self.names[folder]
 
 
@@ -147,13 +150,13 @@ def _members(run: Run, named: Mapping[Path, str]) -> dict[str, str]:
     words = shlex.split(run.command)
     if words[1:2] != ["ensemble"]:
         return {}
-    ends = {word: Path(word).parts for word in words[2:]}
-    return {
-        word: name
-        for word, parts in ends.items()
-        for folder, name in named.items()
-        if folder != run.folder.resolve() and folder.parts[-len(parts) :] == parts
-    }
+    found = {word: [folder for folder in named if _ends_with(folder, word)] for word in words[2:]}
+    return {word: named[folders[0]] for word, folders in found.items() if len(folders) == 1}
+
+
+def _ends_with(folder: Path, word: str) -> bool:
+    parts = Path(word).parts
+    return folder.parts[-len(parts) :] == parts
 
 
 def _alone(run: Run) -> bool:
@@ -252,12 +255,9 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         CorpusError: see `serein.evaluate.study.load_study`.
     """
     above = by_hand(output)
-    uses: Counter[str] = Counter()
     names: dict[Path, str] = {}
     for folder in folders:
-        name = folder.resolve().name
-        uses[name] += 1
-        names[folder] = name if uses[name] == 1 else f"{name}-{uses[name]}"
+        names[folder] = free_name(folder.resolve().name, names.values())
     places = Places(names)
     sections: list[str] = []
     texts: dict[Path, str] = {}
@@ -271,10 +271,7 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
         if found := MACHINE_PATH.search(text):
             raise UsageError(f"{path} would hold a path of this machine, {found[0]}; take it out of the title or name")
     for path, text in texts.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_atomically(path, text.encode())
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -8,8 +8,9 @@ import soundfile
 import torch
 
 from serein.corpus.corpus import Corpus, Utterance
+from serein.files import write_atomically
 from serein.frames.extract import plan_shards
-from serein.frames.store import CORPUS_FILE, FORMAT, STORE_FILE, FrameStore, shard_path, write_atomically, write_shard
+from serein.frames.store import CORPUS_FILE, FORMAT, STORE_FILE, FrameStore, shard_path, write_shard
 
 SAMPLE_RATE = 16_000
 EMOTIONS = ("angry", "happy", "neutral", "sad")

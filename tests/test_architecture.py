@@ -15,11 +15,12 @@ MODULES = {
     ".".join(("serein", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(".__init__"): path
     for path in sorted(SOURCE.rglob("*.py"))
 }
-FOUNDATION = {"errors", "progress"}
+FOUNDATION = {"errors", "files", "progress"}
 # What a room, or a module outside the rooms, may import of serein beside itself and the foundation.
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
+    "files": set(),
     "recipe": set(),
     "answers": set(),
     "corpus": set(),
@@ -60,6 +61,7 @@ WITHOUT_TORCH = (
     "corpus",
     "evaluate",
     "errors",
+    "files",
     "progress",
     "recipe",
     "terminal",

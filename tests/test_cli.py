@@ -314,7 +314,7 @@ def test_a_table_is_not_written_over_itself(partly_broken, tmp_path):
     for output in (partly_broken, tmp_path / "." / "link.csv"):
         done = serein("corpus", "table", partly_broken, "-o", output)
         assert done.code == 2
-        assert f"{output}: is the table you wrote; give another file with -o" in done.err
+        assert f"{output}: is what is read; give another file with -o" in done.err
     assert partly_broken.read_bytes() == before
 
 
@@ -358,7 +358,7 @@ def test_an_output_that_cannot_be_made_is_refused_before_any_work(tmp_path, comm
 
 def test_a_folder_that_may_not_be_written_to_is_told_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
-    for output in (tmp_path / "model", tmp_path / "new" / "model"):
+    for output in (tmp_path, tmp_path / "model", tmp_path / "new" / "model"):
         done = serein("train", "FRAMES", "-o", output)
         assert (done.code, done.err) == (
             2,
@@ -449,6 +449,8 @@ def test_the_map_of_a_release_may_be_given_to_a_part_of_it():
         relabel(part, IEMOCAP_MAP)
     with pytest.raises(UsageError, match=r"iemocap has no emotion hapy; it has ang, fru, hap$"):
         relabel(part, f"{IEMOCAP_MAP},hapy=happy", release="iemocap")
+    with pytest.raises(UsageError, match="has no emotion session 1"):
+        relabel(part, "session 1=happy", release="iemocap")
 
 
 def test_every_map_on_the_pages_is_of_a_release():

@@ -96,15 +96,17 @@ def test_each_difference_has_its_sentence(tmp_path, mine):
 
 
 def test_figures_lie_beside_the_page_and_namesakes_have_their_own(tmp_path):
-    page = page_of(tmp_path, make_study(tmp_path / "a" / "x"), make_study(tmp_path / "b" / "x"))
-    for name in ("x", "x-2"):
+    page = page_of(tmp_path, *(make_study(tmp_path / name) for name in ("a/x", "b/x", "c/x-2")))
+    for name in ("x", "x-2", "x-2-2"):
         assert f"(figures/{name}.svg)" in page
         assert f"-o studies/{name}\n" in page
         svg = (tmp_path / "docs" / "figures" / f"{name}.svg").read_text()
         assert "alike" in svg
         assert "<dc:date>" not in svg
         assert str(tmp_path) not in svg
-    assert {path.name for path in (tmp_path / "docs").rglob("*")} == {"results.md", "figures", "x.svg", "x-2.svg"}
+    assert {path.name for path in (tmp_path / "docs").rglob("*")} == {
+        "results.md", "figures", "x.svg", "x-2.svg", "x-2-2.svg",
+    }  # fmt: skip
 
 
 def test_ravdess_under_emobox_shows_what_is_published(tmp_path):
@@ -164,6 +166,13 @@ def test_a_committee_is_made_of_the_runs_that_the_page_names(tmp_path):
     save_study(tmp_path / "all", "runs", "All", [("good", bench / "good"), ("bad", bench / "bad"), ("both", both)])
     made = page_of(tmp_path, tmp_path / "all").split("```")[1]
     assert "\nserein ensemble studies/bench/good studies/bench/bad -o runs/both\n" in made
+
+
+def test_a_member_that_could_be_either_of_two_runs_is_left_as_it_was_typed(tmp_path):
+    runs = [write_run(tmp_path / side / "good") for side in "ab"]
+    both = write_run(tmp_path / "both", command="serein ensemble good -o both")
+    save_study(tmp_path / "all", "runs", "All", [*zip("ab", runs, strict=True), ("both", both)])
+    assert "\nserein ensemble good -o runs/both\n" in page_of(tmp_path, tmp_path / "all")
 
 
 def test_a_run_made_in_python_has_no_command(tmp_path):

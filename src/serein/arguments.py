@@ -61,11 +61,9 @@ def output_file(what: str) -> Any:
 
 
 def _check_folder(path: Path) -> Path:
-    if path.exists():
-        if not path.is_dir():
-            raise UsageError(f"-o {path}: is a file; give a folder")
-    else:
-        _check_place(path)
+    if os.path.lexists(path) and not path.is_dir():
+        raise UsageError(f"-o {path}: is a file; give a folder")
+    _check_place(path, path)
     return path
 
 
@@ -73,12 +71,12 @@ def _check_file(path: Path | None) -> Path | None:
     if path is not None:
         if path.is_dir():
             raise UsageError(f"-o {path}: is a folder; give a file")
-        _check_place(path)
+        _check_place(path, path.parent)
     return path
 
 
-def _check_place(path: Path) -> None:
-    nearest = next(above for above in path.absolute().parents if above.exists())
+def _check_place(path: Path, folder: Path) -> None:
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise UsageError(f"-o {path}: {nearest} is a file, no folder; give another path")
     if not os.access(nearest, os.W_OK):
@@ -124,7 +122,7 @@ def relabel(corpus: "Corpus", label_map: str, release: str = "") -> "Corpus":
     Raises:
         UsageError: the map is not written so, or renames what is not there, or one name twice.
     """
-    from serein.corpus.readers import PUBLISHED
+    from serein.corpus.readers import EMOTIONS
 
     if not label_map:
         return corpus
@@ -134,7 +132,7 @@ def relabel(corpus: "Corpus", label_map: str, release: str = "") -> "Corpus":
     names = [old.strip() for old, _, _ in pairs]
     if twice := [old for old in dict.fromkeys(names) if names.count(old) > 1]:
         raise UsageError(f"--map {label_map}: renames {', '.join(twice)} twice; leave one of them")
-    published = {counted.rpartition(", ")[2] for counted in PUBLISHED.get(release, ())}  # "session 1, ang"
+    published = EMOTIONS.get(release, frozenset())
     if unknown := [old for old in names if old not in published.union(corpus.labels)]:
         raise UsageError(
             f"--map {label_map}: {corpus.name} has no emotion {', '.join(unknown)}; it has {', '.join(corpus.labels)}"

@@ -111,7 +111,7 @@ def corpus(
     if name not in READERS and name != "table":
         raise UsageError(f"no reader for {name!r}: there are {', '.join(READERS)}, and table for a CSV of your own")
     if output.exists() and root.exists() and output.samefile(root):
-        raise UsageError(f"{output}: is the table you wrote; give another file with -o")
+        raise UsageError(f"{output}: is what is read; give another file with -o")
     indexed = Corpus.from_csv(root) if name == "table" else READERS[name](root)
     gaps = [] if name == "table" else release_gaps(name, indexed)
     indexed = relabel(indexed, label_map, release=name)

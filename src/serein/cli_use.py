@@ -93,7 +93,7 @@ def timeline(
     Example: `serein timeline model/ call.flac --window 4 --hop 1 --format audacity -o call.txt`
     """
     from serein import terminal
-    from serein.frames.store import write_atomically
+    from serein.files import write_atomically
     from serein.recognizer import EmotionRecognizer
 
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device, revision=revision)

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from serein.errors import ModelError, UsageError
+from serein.files import write_atomically
 from serein.frames.audio import MINIMUM_SAMPLES
 from serein.frames.extract import as_stored
-from serein.frames.store import write_atomically
 from serein.frames.waveform_graph import check_longest, waveform_graph
 from serein.hub import find_model
 from serein.model import EncoderDescription, ModelConfig, load_model

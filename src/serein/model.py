@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import nn
 
 from serein.errors import ModelError
-from serein.frames.store import write_atomically
+from serein.files import write_atomically
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.committee import Committee
 from serein.nn.pooling import AttentiveStatisticsPooling

@@ -112,7 +112,7 @@ class Speed(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of matrix products")
     checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints; 0: every step")
     frames: Literal["memory", "mapped"] = Field(
-        "memory", description="mapped: left on disk, for a store that memory does not hold; crossval without views"
+        "memory", description="mapped: left on disk, for a store that memory does not hold; without views"
     )
 
 

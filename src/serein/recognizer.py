@@ -16,11 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from serein.answers import Answer, rank
 from serein.errors import AudioError, ModelError
+from serein.files import write_atomically
 from serein.frames.audio import SAMPLE_RATE
 from serein.frames.encoder import SpeechEncoder, load_encoder
 from serein.frames.extract import as_stored
 from serein.frames.sources import FILES, Source, load_source, load_sources
-from serein.frames.store import write_atomically
 from serein.frames.streaming import stream_audio
 from serein.frames.windows import group, hear, longest_of
 from serein.hub import find_model, push_model

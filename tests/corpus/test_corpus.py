@@ -162,7 +162,11 @@ def test_a_path_that_no_table_can_hold_is_named(tmp_path: Path) -> None:
     path = Path(os.fsdecode(b"M\xfcller/a.wav"))
     with pytest.raises(CorpusError, match="is not UTF-8"):
         Corpus("calls", (Utterance("a", path, "F1"),)).to_csv(tmp_path / "calls.csv")
-    assert not any(tmp_path.iterdir())
+    (tmp_path / os.fsdecode(b"M\xfcller")).mkdir()
+    (tmp_path / "link").symlink_to(os.fsdecode(b"M\xfcller"))
+    with pytest.raises(CorpusError, match="is not UTF-8"):
+        Corpus("calls", (Utterance("a", tmp_path / "link" / "a.wav", "F1"),)).to_csv(tmp_path / "calls.csv")
+    assert not list(tmp_path.glob("*calls*"))
 
 
 def test_a_corpus_moves_together_with_its_table(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from serein.errors import StoreError
-from serein.frames.store import FrameStore, settings_digest, write_atomically, write_shard
+from serein.files import write_atomically
+from serein.frames.store import FrameStore, settings_digest, write_shard
 
 
 @pytest.fixture

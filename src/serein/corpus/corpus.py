@@ -2,6 +2,7 @@
 
 import csv
 import filecmp
+import io
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from serein.errors import CorpusError
+from serein.files import write_atomically
 
 REQUIRED_COLUMNS = ("id", "path", "talker", "emotion")
 OPTIONAL_COLUMNS = ("session", "text", "seconds", "audio_hash")
@@ -175,33 +177,29 @@ class Corpus:
         Raises:
             CorpusError: a path is not written in UTF-8, as the table is.
         """
-        table = Path(table)
-        for utterance in self.utterances:
-            if not _is_utf8(utterance.path):
-                raise CorpusError(
-                    f"{utterance.path!r}: is not UTF-8, as the table {table} is; rename the file or folder"
-                )
-        table.parent.mkdir(parents=True, exist_ok=True)
-        extras = list(dict.fromkeys(name for utterance in self.utterances for name in utterance.extra))
-        filled = [name for name in OPTIONAL_COLUMNS if any(getattr(u, name) not in ("", None) for u in self.utterances)]
+        folder = Path(table).parent.resolve()
         # folders as they really lie: "link/.." is not where the link stands
         real = cache(Path.resolve)
-        partial = table.with_name(f".{table.name}.partial")
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\r\n")
-            writer.writerow([*REQUIRED_COLUMNS, *filled, *extras])
-            for utterance in self.utterances:
-                writer.writerow(
-                    [
-                        utterance.id,
-                        os.path.relpath(real(utterance.path.parent) / utterance.path.name, real(table.parent)),
-                        utterance.talker,
-                        utterance.emotion,
-                        *(_cell(getattr(utterance, name)) for name in filled),
-                        *(utterance.extra.get(name, "") for name in extras),
-                    ]
-                )
-        partial.replace(table)
+        extras = list(dict.fromkeys(name for utterance in self.utterances for name in utterance.extra))
+        filled = [name for name in OPTIONAL_COLUMNS if any(getattr(u, name) not in ("", None) for u in self.utterances)]
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\r\n")
+        writer.writerow([*REQUIRED_COLUMNS, *filled, *extras])
+        for utterance in self.utterances:
+            path = Path(os.path.relpath(real(utterance.path.parent) / utterance.path.name, folder)).as_posix()
+            if not _is_utf8(path):
+                raise CorpusError(f"{path!r}: is not UTF-8, as {table} is; rename the file or folder")
+            writer.writerow(
+                [
+                    utterance.id,
+                    path,
+                    utterance.talker,
+                    utterance.emotion,
+                    *(_cell(getattr(utterance, name)) for name in filled),
+                    *(utterance.extra.get(name, "") for name in extras),
+                ]
+            )
+        write_atomically(Path(table), text.getvalue().encode())
 
 
 def same_recording(one: Utterance, other: Utterance) -> bool:
@@ -252,9 +250,9 @@ def _cleaned(column: str, cell: str) -> str:
     return cell.strip() if column in ("id", "path") else unicodedata.normalize("NFC", cell.strip())
 
 
-def _is_utf8(path: Path) -> bool:
+def _is_utf8(text: str) -> bool:
     try:
-        str(path).encode()
+        text.encode()
     except UnicodeEncodeError:
         return False
     return True

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from serein.corpus.corpus import Corpus
 from serein.errors import CorpusError
+from serein.files import write_atomically
 
 PARTS = ("train", "validation", "test")
 ORACLE = "ORACLE"
@@ -106,11 +107,7 @@ class Protocol:
 
     def save(self, path: str | Path) -> None:
         """Write the protocol and its hash as JSON."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.write_text(json.dumps({"hash": self.hash, **asdict(self)}, indent=1) + "\n", encoding="utf-8")
-        partial.replace(path)
+        write_atomically(Path(path), (json.dumps({"hash": self.hash, **asdict(self)}, indent=1) + "\n").encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Protocol":

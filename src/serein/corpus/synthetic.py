@@ -7,6 +7,7 @@ nothing about people.
 """
 
 import hashlib
+import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from serein.corpus import espeak
 from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.espeak import Prosody, Speak, Voice
 from serein.errors import CorpusError, UsageError
+from serein.files import write_atomically
 from serein.progress import Report, quiet
 
 SAMPLE_RATE = 16_000
@@ -183,9 +185,9 @@ def _takes(talker: str, count: int, seed: int) -> Iterator[_Take]:
 def _record(take: _Take, speak: Speak, path: Path) -> None:
     spoken = speak(SENTENCES[take.sentence], take.talker, take.prosody, take.breath_seed) / np.float32(32768)
     samples = soxr.resample(spoken, espeak.SAMPLE_RATE, SAMPLE_RATE, quality="HQ")
-    partial = path.with_name(f".{path.name}.partial")
-    soundfile.write(partial, samples * 10 ** ((LEVEL_DB + take.gain_db) / 20), SAMPLE_RATE, "PCM_16", format="WAV")
-    partial.replace(path)
+    wav = io.BytesIO()
+    soundfile.write(wav, samples * 10 ** ((LEVEL_DB + take.gain_db) / 20), SAMPLE_RATE, "PCM_16", format="WAV")
+    write_atomically(path, wav.getvalue())
 
 
 def _utterance(take: _Take, path: Path) -> Utterance:
@@ -229,8 +231,5 @@ def _claim(folder: Path, settings: str) -> None:
         table.unlink(missing_ok=True)
         if wavs.exists():
             shutil.rmtree(wavs)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = record.with_name(".corpus.json.partial")
-        partial.write_text(settings, encoding="utf-8")
-        partial.replace(record)
+        write_atomically(record, settings.encode())
     wavs.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ from serein.errors import UsageError
 from serein.evaluate import document
 from serein.evaluate.attributes import Information, KnownFrames, NearestFrame, information, most_used, nearest, usage
 from serein.evaluate.document import Block, Cards, Clips, Details, Paragraph, Picture, Section, Table, Title
-from serein.evaluate.files import as_json, write_atomically
+from serein.files import as_json, write_atomically
 
 FORMAT = 1
 FRAMES_EACH = 5  # clips of an attribute, each of another talker

@@ -13,7 +13,6 @@ from jaxtyping import Int
 from serein.evaluate import document
 from serein.evaluate.comparison import THRESHOLD, ends, in_thousandths
 from serein.evaluate.document import Block, Details, Paragraph, Picture, Table, Title
-from serein.evaluate.files import as_json, write_atomically
 from serein.evaluate.metrics import Scores
 from serein.evaluate.runs import Prediction
 from serein.evaluate.significance import holm, talker_p
@@ -25,6 +24,7 @@ from serein.evaluate.statistics import (
     talker_confusions,
     talker_intervals,
 )
+from serein.files import as_json, write_atomically
 
 FORMAT = 1
 HEADER = ("Layer", "UA % [95 %]", "WA %", "Macro F1 %", "UA minus best", "p (Holm)", "Folds that would choose it")

@@ -10,10 +10,10 @@ from serein.errors import UsageError
 from serein.evaluate import document, provenance, sections
 from serein.evaluate.document import Picture
 from serein.evaluate.embeddings import load_embeddings
-from serein.evaluate.files import as_json, write_atomically
 from serein.evaluate.runs import FoldRun, Run, load_run
 from serein.evaluate.silhouettes import Embedded, Silhouette, silhouettes
 from serein.evaluate.summary import Summary, compare, summarise
+from serein.files import as_json, write_atomically
 
 FORMAT = 1
 FOOTER = "Every score is computed from predictions.csv in this folder; all numbers are in scores.json."

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from serein.errors import CorpusError
-from serein.evaluate.files import write_atomically
 from serein.evaluate.runs import Run, load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
 from serein.evaluate.summary import Summary, compare, subtract, summarise
+from serein.files import write_atomically
 
 FORMAT = 1
 FILE = "study.json"

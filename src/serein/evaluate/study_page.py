@@ -10,11 +10,11 @@ from serein.errors import UsageError
 from serein.evaluate import document
 from serein.evaluate.comparison import ends, in_thousandths
 from serein.evaluate.document import Banner, Block, Code, Details, Paragraph, Picture, Section, Table, Title
-from serein.evaluate.files import as_json, write_atomically
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS, percent
 from serein.evaluate.study import FORMAT, Row, Study, load_study
 from serein.evaluate.study_curves import Curves, curve_blocks, curve_numbers, curve_picture, label_curves
+from serein.files import as_json, write_atomically
 
 SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %", "UA minus first", "p", "p (Holm)")
 COST_HEADER = ("Seconds", "Parameters", "MiB")

@@ -7,14 +7,8 @@ from typing import Any
 
 from serein.corpus.corpus import Corpus, same_recording
 from serein.errors import StoreError
-from serein.frames.store import (
-    CORPUS_FILE,
-    STORE_FILE,
-    read_header,
-    read_settings,
-    settings_digest,
-    write_atomically,
-)
+from serein.files import write_atomically
+from serein.frames.store import CORPUS_FILE, STORE_FILE, read_header, read_settings, settings_digest
 
 
 def claim(folder: Path, corpus: Corpus, settings: dict[str, Any]) -> str:
@@ -39,7 +33,7 @@ def claim(folder: Path, corpus: Corpus, settings: dict[str, Any]) -> str:
         write_atomically(folder / STORE_FILE, (json.dumps(settings, indent=2) + "\n").encode())
     else:
         _check_settings(folder, settings)
-    digest = settings_digest(read_settings(folder))
+    digest = settings_digest(settings)
     kept = {name for shard in shards for name in read_header(shard, digest).ids}
     if kept:
         _check_recordings(folder, corpus.select(lambda utterance: utterance.id in kept))

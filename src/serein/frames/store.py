@@ -2,16 +2,11 @@
 
 import hashlib
 import json
-import os
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from glob import escape
 from math import prod
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from jaxtyping import Float, Float16
@@ -21,12 +16,12 @@ from torch import Tensor
 
 from serein.corpus.corpus import Corpus
 from serein.errors import StoreError
+from serein.files import remove_abandoned, write_atomically
 from serein.frames.batches import FrameArray
 
 FORMAT = 1
 STORE_FILE = "store.json"
 CORPUS_FILE = "corpus.csv"
-ABANDONED = 3600  # seconds: whoever last wrote into a partial file so long ago was killed
 
 
 @dataclass(frozen=True)
@@ -159,11 +154,11 @@ class FrameStore:
 
     def _mapped(self, numbers: int) -> Tensor:
         path = self.folder / f"flat-{self.digest}.float16"
-        _remove_abandoned(path)
+        remove_abandoned(path)
         if not path.exists():
             for outdated in self.folder.glob("flat-*.float16"):
                 outdated.unlink(missing_ok=True)  # another process may have been faster
-            _write_parts(path, (frames.contiguous().numpy().data for frames in self._shards()))
+            write_atomically(path, (frames.contiguous().numpy().data for frames in self._shards()))
         if path.stat().st_size != 2 * numbers:
             raise StoreError(f"{path}: is not as long as the shards' frames; delete it, it is made again")
         return torch.from_file(str(path), shared=False, size=numbers, dtype=torch.float16)
@@ -246,39 +241,6 @@ def read_header(shard: Path, settings: str = "") -> ShardHeader:
             f"{shard}: holds frames made with other settings than {STORE_FILE} says; delete it and extract again"
         )
     return ShardHeader(tuple(header["ids"]), tuple(header["lengths"]), header["failed"], header["checksum"])
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is seen whole or not at all, also after a power cut."""
-    _write_parts(path, [content])
-
-
-def _write_parts(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    _remove_abandoned(path)
-    # A name of one's own: two processes that write the same file must not write into each other's.
-    partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.writelines(parts)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if os.name == "posix":  # elsewhere a folder cannot be opened, and the rename is already durable
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what killed writers of this file left."""
-    for partial in path.parent.glob(f".{escape(path.name)}.*partial"):
-        with suppress(OSError):  # it may be done, or not ours to remove
-            if time.time() - partial.stat().st_mtime > ABANDONED:
-                partial.unlink()
 
 
 def _read_frames(shard: Path) -> Tensor:

@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from serein.errors import StoreError
-from serein.frames.store import write_atomically
+from serein.files import write_atomically
 from serein.recipe import Recipe
 
 Row = dict[str, Any]

@@ -16,8 +16,9 @@ from torch import Tensor
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold, Protocol, check_talkers, find_leaks
 from serein.errors import CorpusError, StoreError, UsageError
+from serein.files import write_atomically
 from serein.frames.batches import FrameArray
-from serein.frames.store import FrameStore, write_atomically
+from serein.frames.store import FrameStore
 from serein.model import EncoderDescription, ModelConfig
 from serein.progress import Report, quiet
 from serein.recipe import Recipe

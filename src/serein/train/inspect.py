@@ -18,10 +18,11 @@ from serein.corpus.corpus import Utterance
 from serein.errors import ModelError, StoreError
 from serein.evaluate.attributes import KnownFrames, NearestFrame
 from serein.evaluate.attributes_page import write_page
+from serein.files import write_atomically
 from serein.frames.audio import SAMPLE_RATE, load_audio
 from serein.frames.batches import FrameArray, plan_batches
 from serein.frames.loudness import frame_energy_and_voicing
-from serein.frames.store import FrameStore, write_atomically
+from serein.frames.store import FrameStore
 from serein.model import ATTRIBUTES_FILE, WEIGHTS_FILE, EncoderDescription, load_model
 from serein.nn.attributes import assign
 from serein.nn.losses import normalize_target

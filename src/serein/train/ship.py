@@ -14,7 +14,8 @@ from serein.corpus.splits import make_protocol
 from serein.errors import CorpusError, ModelError, UsageError
 from serein.evaluate.calibration import COLDEST, HOTTEST, Calibration, calibrate
 from serein.evaluate.runs import Run, load_run
-from serein.frames.store import FrameStore, write_atomically
+from serein.files import write_atomically
+from serein.frames.store import FrameStore
 from serein.hub import find_model
 from serein.model import CARD_FILE, EncoderDescription, ModelConfig, build_adapter, load_model, save_model
 from serein.nn.committee import Committee

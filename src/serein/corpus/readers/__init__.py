@@ -21,6 +21,14 @@ PUBLISHED: dict[str, Mapping[str, int]] = {
     "urdu": urdu.PUBLISHED,
 }
 
+# of each release; a part of it need not have them all
+EMOTIONS: dict[str, frozenset[str]] = {
+    "emodb": frozenset(emodb.EMOTIONS.values()),
+    "iemocap": frozenset(iemocap.EMOTIONS),
+    "ravdess": frozenset(ravdess.EMOTIONS.values()),
+    "urdu": frozenset(urdu.EMOTIONS.values()),
+}
+
 
 def release_gaps(name: str, corpus: Corpus) -> list[str]:
     """Say where a corpus, as its reader ``name`` gave it, differs from its release.

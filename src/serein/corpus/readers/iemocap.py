@@ -20,6 +20,8 @@ _LABELS_BY_SESSION = {
     "neu": (384, 362, 320, 258, 384),
     "sad": (194, 197, 305, 143, 245),
 }
+EMOTIONS = ("ang", "dis", "exc", "fea", "fru", "hap", "neu", "oth", "sad", "sur", "xxx")
+
 PUBLISHED = (
     {f"session {session}": count for session, count in enumerate(_TURNS_BY_SESSION, start=1)}
     | {
@@ -37,7 +39,9 @@ _TURN = re.compile(
         (?P<dialogue>Ses0(?P<session>[1-5])[FM]_(?:impro\d{2}[a-z]?|script\d{2}_\d[a-z]?))
         _(?P<talker>[FM])\w{3}
     )\s+
-    (?P<emotion>ang|dis|exc|fea|fru|hap|neu|oth|sad|sur|xxx)\s+
+    (?P<emotion>"""
+    + "|".join(EMOTIONS)
+    + r""")\s+
     \[(?P<valence>\d+(?:\.\d+)?),\s*(?P<activation>\d+(?:\.\d+)?),\s*(?P<dominance>\d+(?:\.\d+)?)\]
     """,
     re.VERBOSE,

@@ -1,11 +1,12 @@
 import json
+import os
+from collections.abc import Callable, Iterator
 from math import nan
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from serein.evaluate.files import as_json, write_atomically
+from serein.files import as_json, write_atomically
 
 
 def test_a_file_is_replaced_whole_and_its_folder_is_made(tmp_path):
@@ -16,36 +17,39 @@ def test_a_file_is_replaced_whole_and_its_folder_is_made(tmp_path):
         assert [found.name for found in path.parent.iterdir()] == ["page.md"]
 
 
-def test_what_cannot_be_written_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "page.md"
-    write_atomically(path, b"old")
-    write = Path.write_bytes
+def parts(*contents: bytes, then: Callable[[], object]) -> Iterator[bytes]:
+    yield from contents
+    then()
 
-    def full(self, content):
-        write(self, content[:1])
+
+def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
+    def fail() -> None:
         raise OSError("no space left")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    path = tmp_path / "page.md"
+    write_atomically(path, b"old")
     with pytest.raises(OSError, match="no space left"):
-        write_atomically(path, b"new")
+        write_atomically(path, parts(b"n", then=fail))
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_that_write_a_file_at_once_do_not_meet(tmp_path, monkeypatch):
+def test_two_that_write_a_file_at_once_do_not_meet(tmp_path):
     path = tmp_path / "page.md"
-    write = Path.write_bytes
-
-    def meeting_another(self, content):
-        write(self, content)
-        with monkeypatch.context() as patch:
-            patch.setattr(Path, "write_bytes", write)
-            write_atomically(path, b"theirs")
-
-    monkeypatch.setattr(Path, "write_bytes", meeting_another)
-    write_atomically(path, b"ours")
+    write_atomically(path, parts(b"ou", b"rs", then=lambda: write_atomically(path, b"theirs")))
     assert path.read_bytes() == b"ours"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_writers_left_goes_after_an_hour(tmp_path):
+    path = tmp_path / "page.md"
+    young, old, other = (tmp_path / f".{name}.partial" for name in ("page.md.1", "page.md.2", "other.md.3"))
+    for partial in (young, old, other):
+        partial.write_bytes(b"half")
+    for partial in (old, other):
+        os.utime(partial, (0, 0))
+    write_atomically(path, b"whole")
+    assert sorted(tmp_path.iterdir()) == sorted([path, young, other])
 
 
 def test_json_has_lists_for_arrays_and_null_for_what_is_undefined():
