@@ -76,10 +76,8 @@ class Door:
         except asyncio.CancelledError:  # the server stops, and waits no longer
             if status == LEFT:
                 await Refusal("draining").reply()(scope, hear, seal)
-        except Exception:
-            # Nothing is swallowed here: whatever failed goes on to uvicorn, which logs it. No narrower kind will do: a
-            # fault is what nobody foresaw, and what Starlette answers by itself stands outside of this door: unsealed,
-            # and counted as a client that left.
+        except Exception:  # a fault is what nobody foresaw: of any kind, answered here, raised again, logged by uvicorn
+            # Starlette's own answer would come from outside of this door: unsealed, and counted as a client that left.
             if status == LEFT:
                 await Refusal("failed").reply()(scope, hear, seal)
             raise
