@@ -37,18 +37,21 @@ NOTES = {
         "emotion away."
     ),
 }
-EMOBOX = Table(
-    ["EmoBox's system", "", "UA %", "WA %", "Macro F1 %"],
-    [
-        ["HuBERT-large", "published, not run here", "70.0", "70.3", "69.5"],
-        ["Whisper-large-v3", "published, not run here", "75.3", "75.9", "75.2"],
-        ["WavLM-large", "published, not run here", "72.0", "72.2", "71.4"],
-    ],
-    text_columns=2,
-)
-EMOBOX_NOTE = (
-    "EmoBox publishes these scores for the same test folds. Its validation part is a random 20 %, of talkers who also "
-    "train, and every checkpoint is read on the test part: they are not comparable in strictness with the scores above."
+PUBLISHED = (
+    Table(
+        ["EmoBox's system", "", "UA %", "WA %", "Macro F1 %"],
+        [
+            ["HuBERT-large", "published, not run here", "70.0", "70.3", "69.5"],
+            ["Whisper-large-v3", "published, not run here", "75.3", "75.9", "75.2"],
+            ["WavLM-large", "published, not run here", "72.0", "72.2", "71.4"],
+        ],
+        text_columns=2,
+    ),
+    Paragraph(
+        "EmoBox publishes these scores for the same test folds. Its validation part is a random 20 %, of talkers who "
+        "also train, and every checkpoint is read on the test part: they are not comparable in strictness with the "
+        "scores above."
+    ),
 )
 MARK = "<!-- From here on benchmarks/results.py writes; what stands above is written by hand, and stays. -->"
 # a backslash stands twice where Markdown escapes it
@@ -207,8 +210,13 @@ def verdicts(study: Study, curves: Curves | None) -> list[str]:
     ]
 
 
-def section(study: Study, name: str, places: Places) -> tuple[str, list[Picture]]:
-    """A study's part of the page as Markdown, and its figures."""
+def _on_emobox_folds(study: Study) -> bool:
+    first = study.rows[0].run
+    return (first.corpus, first.protocol.name) == ("ravdess", "emobox")
+
+
+def section(study: Study, name: str, places: Places, published: Sequence[Block]) -> tuple[str, list[Picture]]:
+    """A study's part of the page as Markdown, with what others published of its folds, and its figures."""
     study = shareable(study)
     first = study.rows[0]
     curves = label_curves(study)
@@ -227,8 +235,7 @@ def section(study: Study, name: str, places: Places) -> tuple[str, list[Picture]
         drawn = replace(curve_picture(curves), name=f"{name}-curves")
         pictures.append(drawn)
         blocks += curve_blocks(curves, drawn)
-    if (first.run.corpus, first.run.protocol.name) == ("ravdess", "emobox"):
-        blocks += [EMOBOX, Paragraph(EMOBOX_NOTE)]
+    blocks += published
     listed = "\n".join(f"- {markdown([Paragraph(sentence)])}" for sentence in verdicts(study, curves))
     return "\n\n".join(filter(None, [markdown(blocks), listed])), pictures
 
@@ -261,8 +268,10 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
     places = Places(names)
     sections: list[str] = []
     texts: dict[Path, str] = {}
+    loaded = {folder: load_study(folder) for folder in names}
+    comparable = next((folder for folder, study in loaded.items() if _on_emobox_folds(study)), None)
     for folder, name in names.items():
-        text, pictures = section(load_study(folder), name, places)
+        text, pictures = section(loaded[folder], name, places, PUBLISHED if folder == comparable else ())
         sections.append(text)
         texts |= {output.parent / "figures" / f"{drawn.name}.svg": drawn.svg for drawn in pictures}
     reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, COST_READING, *DEFINITIONS))])

@@ -114,7 +114,9 @@ def test_ravdess_under_emobox_shows_what_is_published(tmp_path):
     page = page_of(tmp_path, ravdess)
     assert "| Whisper-large-v3 | published, not run here | 75.3 | 75.9 | 75.2 |" in page
     assert "not comparable in strictness" in page
-    assert "published" not in page_of(tmp_path, make_study(tmp_path / "u", "urdu"))
+    urdu = make_study(tmp_path / "u", "urdu")
+    assert "published" not in page_of(tmp_path, urdu)
+    assert page_of(tmp_path, urdu, ravdess, make_study(tmp_path / "s", "ravdess")).count("Whisper-large-v3") == 1
     other = fixtures.make_protocol(corpus="ravdess", name="talkers-3")
     assert "published" not in page_of(tmp_path, make_study(tmp_path / "t", "ravdess", protocol=other))
 
