@@ -67,7 +67,7 @@ class Adapt(Section):
     mask_ratio: float = Field(0.4, gt=0, lt=1, description="share of frames hidden from the student")
     mask_span: float = Field(1.0, ge=1, description="mean length of a hidden stretch, frames")
     ema_decay: float = Field(0.999, ge=0, le=1, description="alpha of eq. 2, every step")
-    target_norm: Literal["none", "layer"] = Field("layer", description="of the teacher's frames")
+    target_norm: Literal["none", "layer"] = Field("none", description="of the teacher's frames; none is eq. 1's text")
     attributes: int = Field(1024, ge=2, description="K local attributes")
     attribute_decay: float = Field(0.99, ge=0, lt=1, description="forgetting of their counts")
     attribute_eta: float | None = Field(None, gt=0, le=1, description="a fixed eta_t of eq. 5")

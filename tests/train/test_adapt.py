@@ -12,7 +12,7 @@ from serein.train.study import changed
 SOME = torch.arange(24)
 OTHER = {
     "epochs": 3, "batch_size": 6, "learning_rate": 1e-2, "warmup": 0.3, "weight_decay": 0.5, "mask_ratio": 0.6,
-    "mask_span": 3.0, "ema_decay": 0.5, "target_norm": "none", "attributes": 8, "attribute_decay": 0.5,
+    "mask_span": 3.0, "ema_decay": 0.5, "target_norm": "layer", "attributes": 8, "attribute_decay": 0.5,
     "attribute_eta": 0.2, "revive_below": 0.9, "similarity": "distance", "temperature": 0.5,
     "reconstruction_start": 0.8, "reconstruction_end": 0.1, "hand_on": "student",
 }  # fmt: skip

@@ -51,7 +51,7 @@ def test_the_attributes_of_the_training_stand_beside_the_adapter(adapter, tone_s
     trained = adapt(array, array.indices(array.ids), config, tiny_recipe)
     saved = load_attributes(adapter)
     assert saved.prototypes.equal(trained.attributes.prototypes)
-    assert saved.target_norm == "layer"
+    assert saved.target_norm == "none"
 
 
 @pytest.mark.parametrize("target_norm", ["none", "layer"])

@@ -63,7 +63,7 @@ class SelfDistillation(nn.Module):
         *,
         temperature: float = 0.1,
         similarity: Similarity = "cosine",
-        target_norm: Literal["none", "layer"] = "layer",
+        target_norm: Literal["none", "layer"] = "none",
     ) -> None:
         super().__init__()
         self.student = adapter
