@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from serein.errors import CorpusError, UsageError
+from serein.evaluate import study_plots
 from serein.evaluate.runs import load_run
 from serein.evaluate.significance import holm
+from serein.evaluate.statistics import Interval
 from serein.evaluate.study import Paired, load_study, name_runs, save_study
 from serein.evaluate.study_page import READING, SCORE_HEADER, score_rows, write_study
 from serein.evaluate.summary import compare, subtract
@@ -249,3 +251,17 @@ def test_without_matplotlib_the_way_out_is_told(study, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(UsageError, match="pip install"):
         write_study(study)
+
+
+def test_a_long_name_leaves_the_panels_room_for_their_titles(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(study_plots.Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    score = (0.5, Interval(0.4, 0.6))
+    study_plots.dots(
+        ["short", "L2, layer-normed targets, corrected eq. 7, teacher handed on"],
+        [score, score],
+        [None, (0.1, Interval(0.0, 0.2))],
+    )
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().x1 <= figure.get_figwidth()

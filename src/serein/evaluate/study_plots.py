@@ -1,5 +1,6 @@
 """The pictures of a study."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -16,6 +17,8 @@ Dot = tuple[float, Interval]
 
 Place = tuple[float, Dot]
 """A share of labels, above 0 and up to 1, and the value there."""
+
+LINE_LENGTH = 32  # characters of a name; longer ones would leave the panels no room for their titles
 
 
 @_as_svg
@@ -39,7 +42,9 @@ def dots(
         against: its place.
         called: what it is called.
     """
-    figure = Figure(figsize=(8.6, 1.2 + 0.36 * len(names)), layout="constrained")
+    names = [textwrap.fill(name, LINE_LENGTH) for name in names]
+    height = max(0.36, *(0.2 * len(name.splitlines()) for name in names))
+    figure = Figure(figsize=(8.6, 1.2 + height * len(names)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     _draw(left, scores, scores[against][0], "UA (%), 95 % interval")
     _draw(right, differences, 0.0, f"UA minus {called}'s, points, paired")
