@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from measure import run
+from operations import HUBERT_LARGE
 from transformers import HubertConfig, HubertModel
 
 from serein.corpus.corpus import Corpus
@@ -52,15 +53,6 @@ from serein.train.whole_encoder import (
 )
 
 MIB = 2**20
-HUBERT_LARGE = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "conv_bias": True,
-    "do_stable_layer_norm": True,
-    "feat_extract_norm": "layer",
-}
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from unittest.mock import patch
 import measure
 import numpy as np
 import torch
-from operations import job_flops
+from operations import job_flops, judged_epochs
 from synthetic import make_corpus, make_store
 
 from serein.corpus.corpus import Corpus
@@ -150,11 +150,12 @@ def main(arguments: Sequence[str]) -> None:
         store = make_store(corpus, folder / "frames", width=WIDTH, frame_rate=FRAME_RATE)
         protocol = make_protocol("sessions", corpus)
         facts = _measured(store, corpus, protocol, recipe, folder, peaks, quick=args.quick)
+        epochs = max(judged_epochs(folder / "run-0", fold.name) for fold in protocol.folds)
     sizes = {
         "utterances": utterances,
         "folds": len(protocol.folds),
         "epochs without labels": recipe.adapt.epochs if recipe.adapt.data != "none" else 0,
-        "epochs with labels, at most": recipe.finetune.epochs,
+        "epochs with labels, at most": epochs,
     }
     facts = {**sizes, "peak, GFLOP/s": peaks, **facts}
     name = f"crossval-{args.recipe.stem}" if args.recipe else "crossval"

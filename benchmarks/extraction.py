@@ -22,6 +22,7 @@ import numpy as np
 import soundfile
 import torch
 import transformers
+from operations import HUBERT_LARGE
 from synthetic import make_corpus, speech_seconds, write_audio
 
 from serein.corpus.corpus import Corpus
@@ -32,10 +33,6 @@ from serein.frames.store import FrameStore
 RATE = 16_000
 SHORTEST, LONGEST = 2.0, 12.0  # seconds
 BATCH = 8  # utterances in a padded batch, in the corpus's order
-HUBERT_LARGE = {
-    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
-    "conv_bias": True, "do_stable_layer_norm": True, "feat_extract_norm": "layer",
-}  # fmt: skip
 WHISPER_BASE = {
     "d_model": 512, "encoder_layers": 6, "encoder_attention_heads": 8, "encoder_ffn_dim": 2048,
     "decoder_layers": 1, "decoder_attention_heads": 8, "decoder_ffn_dim": 512,

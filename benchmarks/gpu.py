@@ -28,8 +28,7 @@ from typing import Any
 import measure
 import torch
 import transformers
-from operations import cost_of, encoder_flops, job_flops
-from prediction import HUBERT_LARGE
+from operations import HUBERT_LARGE, cost_of, encoder_flops, job_flops
 from synthetic import make_corpus, make_store, speech_seconds, write_audio
 
 from serein.corpus.corpus import Corpus

@@ -3,6 +3,7 @@
 Counted by torch's flop counter. Useful work alone is counted: no padding, no judging of validation and test utterances.
 """
 
+import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,11 @@ from serein.train.adapt import adapt
 from serein.train.crossval import label_indices, model_config
 from serein.train.finetune import finetune
 from serein.train.systems import fresh_classifier
+
+HUBERT_LARGE = {
+    "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096,
+    "conv_bias": True, "do_stable_layer_norm": True, "feat_extract_norm": "layer",
+}  # fmt: skip
 
 
 def encoder_flops(config: dict[str, Any], seconds: Sequence[float]) -> float:
@@ -67,8 +73,14 @@ def job_flops(run: Path, store: FrameStore, corpus: Corpus, protocol: Protocol, 
         train, known = (sum(frames[name] for name in ids) for ids in (fold.train, fold.train + fold.validation))
         if recipe.adapt.data != "none":
             work += recipe.adapt.epochs * train * a_frame["adapt"]
-        work += (recipe.finetune.epochs * train + recipe.model.members * epochs * known) * a_frame["finetune"]
+        work += (judged_epochs(run, fold.name) * train + recipe.model.members * epochs * known) * a_frame["finetune"]
     return work
+
+
+def judged_epochs(run: Path, fold: str) -> int:
+    """Epochs of the training that validation talkers judge: the recipe's, or more where ``min_steps`` asks for them."""
+    with (run / "folds" / fold / "seed-0" / "history.csv").open(newline="", encoding="utf-8") as file:
+        return 1 + max(int(row["epoch"]) for row in csv.DictReader(file) if row["stage"] == "finetune")
 
 
 def cost_of(run: Path, fold: str) -> dict[str, Any]:

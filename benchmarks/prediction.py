@@ -26,7 +26,7 @@ import measure
 import numpy as np
 import torch
 import transformers
-from operations import encoder_flops
+from operations import HUBERT_LARGE, encoder_flops
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModelForAudioClassification, pipeline
 
 from serein.frames.encoder import load_encoder
@@ -40,15 +40,6 @@ ONE = "one clip of 5 s"
 LABELS = ("angry", "happy", "neutral", "sad")
 POSITIONS_SECONDS = 30.0
 TIMES_GOAL, OWN_SHARE_GOAL = 2.0, 0.05  # for one clip, with a HuBERT-large
-HUBERT_LARGE = {
-    "hidden_size": 1024,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "intermediate_size": 4096,
-    "conv_bias": True,
-    "do_stable_layer_norm": True,
-    "feat_extract_norm": "layer",
-}
 
 
 class Timed:

@@ -167,11 +167,13 @@ def _alone(run: Run) -> bool:
     return not {"benchmark", "ablate", "inflation"} & set(shlex.split(run.command)[:3])
 
 
-def encoder(run: Run) -> str:
-    """Its name on the Hub, or that of its folder, and the layers."""
-    name, layers = run.encoder["name"], run.encoder["layers"]
-    name = name if run.encoder["revision"] else Path(name).name
-    return f"Encoder {name}, layers {', '.join(map(str, layers))}, {run.encoder['frame_rate']:g} frames a second."
+def encoders(run: Run) -> list[str]:
+    """Of each its name on the Hub, or that of its folder, and the layers."""
+    return [
+        f"Encoder {each['name'] if each['revision'] else Path(each['name']).name}, "
+        f"layers {', '.join(map(str, each['layers']))}, {each['frame_rate']:g} frames a second."
+        for each in run.encoder.get("members", [run.encoder])
+    ]
 
 
 def verdict(row: Row, first: str, holm_p: str) -> str:
@@ -215,29 +217,25 @@ def _on_emobox_folds(study: Study) -> bool:
     return (first.corpus, first.protocol.name) == ("ravdess", "emobox")
 
 
-def section(study: Study, name: str, places: Places, published: Sequence[Block]) -> tuple[str, list[Picture]]:
-    """A study's part of the page as Markdown, with what others published of its folds, and its figures."""
+def section(study: Study, name: str, places: Places, published: Sequence[Block]) -> tuple[str, Picture]:
+    """A study's part of the page as Markdown, with what others published of its folds, and its figure."""
     study = shareable(study)
     first = study.rows[0]
     curves = label_curves(study)
-    pictures = [replace(picture(study), name=name)]
+    drawn = replace(curve_picture(curves), name=name) if curves else replace(picture(study), name=name)
     blocks: list[Block] = [
         Section(study.title),
         opening(study),
-        *map(Paragraph, dict.fromkeys(encoder(row.run) for row in study.rows)),
+        *map(Paragraph, dict.fromkeys(said for row in study.rows for said in encoders(row.run))),
         *([Paragraph(NOTES[first.run.corpus])] if first.run.corpus in NOTES else []),
         *([Code("\n".join(made))] if (made := commands(study, places)) else []),
         *banners(study),
-        *pictures,
+        *(curve_blocks(curves, drawn) if curves else [drawn]),
         table(study),
+        *published,
     ]
-    if curves:
-        drawn = replace(curve_picture(curves), name=f"{name}-curves")
-        pictures.append(drawn)
-        blocks += curve_blocks(curves, drawn)
-    blocks += published
     listed = "\n".join(f"- {markdown([Paragraph(sentence)])}" for sentence in verdicts(study, curves))
-    return "\n\n".join(filter(None, [markdown(blocks), listed])), pictures
+    return "\n\n".join(filter(None, [markdown(blocks), listed])), drawn
 
 
 def by_hand(page: Path) -> str:
@@ -271,9 +269,9 @@ def write_page(folders: Sequence[Path], output: Path) -> None:
     loaded = {folder: load_study(folder) for folder in names}
     comparable = next((folder for folder, study in loaded.items() if _on_emobox_folds(study)), None)
     for folder, name in names.items():
-        text, pictures = section(loaded[folder], name, places, PUBLISHED if folder == comparable else ())
+        text, drawn = section(loaded[folder], name, places, PUBLISHED if folder == comparable else ())
         sections.append(text)
-        texts |= {output.parent / "figures" / f"{drawn.name}.svg": drawn.svg for drawn in pictures}
+        texts[output.parent / "figures" / f"{drawn.name}.svg"] = drawn.svg
     reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, COST_READING, *DEFINITIONS))])
     texts[output] = "\n\n".join([above, MARK, *sections, reading]) + "\n"
     for path, text in texts.items():

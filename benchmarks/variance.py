@@ -3,8 +3,10 @@
 Usage:  python benchmarks/variance.py STORE [STORE...]
 
 Prints a Markdown table. A share is the sum of squares between the groups' means over the sum of squares in all, each
-dimension standardised first: of the frames, and of the utterances' mean frames. An objective that predicts frames, as
-adapter training without labels does, is asked for the first kind.
+dimension standardised first: of the frames, and of the utterances' mean frames. By chance: the share that G groups of N
+independent values would have, (G - 1) / (N - 1); frames of an utterance are not independent, so theirs says too little
+but for the row of utterances. An objective that predicts frames, as adapter training without labels does, is asked for
+the first kind.
 """
 
 import argparse
@@ -40,12 +42,14 @@ def rows(store: FrameStore) -> list[list[str]]:
     place = torch.repeat_interleave(torch.arange(len(array.ids)), array.lengths)
     means = torch.zeros(len(array.ids), frames.shape[1]).index_add_(0, place, frames) / array.lengths.unsqueeze(1)
     name = store.settings["corpus"]["name"]
-    table = [[name, "utterance", f"{share_between(frames, place.tolist()):.1%}", ""]]
+    by_chance = (len(means) - 1) / (len(frames) - 1)
+    table = [[name, "utterance", f"{share_between(frames, place.tolist()):.1%}", f"{by_chance:.1%}", "", ""]]
     for property_ in PROPERTIES:
         values = [_value(known[id_], property_) for id_ in array.ids]
         if len(set(values)) > 1:
             of_frames = share_between(frames, [values[number] for number in place.tolist()])
-            table.append([name, property_, f"{of_frames:.1%}", f"{share_between(means, values):.1%}"])
+            of_means, by_chance = share_between(means, values), (len(set(values)) - 1) / (len(means) - 1)
+            table.append([name, property_, f"{of_frames:.1%}", "", f"{of_means:.1%}", f"{by_chance:.1%}"])
     return table
 
 
@@ -57,8 +61,8 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("stores", type=Path, nargs="+", metavar="STORE")
     args = parser.parse_args(arguments)
-    header = ["Corpus", "Between", "Of the frames' variance", "Of the mean frames' variance"]
-    print("| " + " | ".join(header) + " |\n| --- | --- | ---: | ---: |")
+    header = ["Corpus", "Between", "Of the frames' variance", "By chance", "Of the mean frames' variance", "By chance"]
+    print("| " + " | ".join(header) + " |\n| --- | --- |" + " ---: |" * 4)
     for folder in args.stores:
         for row in rows(FrameStore(folder)):
             print("| " + " | ".join(row) + " |", flush=True)

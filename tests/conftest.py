@@ -6,12 +6,16 @@ import pytest
 import soundfile
 import torch
 import transformers
+from hypothesis import settings
 
 from serein.corpus.corpus import Corpus, Utterance
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.recipe import Recipe
+
+settings.register_profile("serein", deadline=None)  # a busy machine is no fault of the code
+settings.load_profile("serein")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 PITCH = {"angry": 320.0, "happy": 260.0, "neutral": 180.0, "sad": 140.0}  # Hz

@@ -23,8 +23,12 @@ def test_the_table_has_a_row_a_property_that_the_corpus_knows(tone_store):
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in done.stdout.splitlines()]
     assert [line[1] for line in lines[2:]] == ["utterance", "emotion", "talker"]
     assert {line[0] for line in lines[2:]} == {tone_store.settings["corpus"]["name"]}
-    shares = {line[1]: [float(cell.rstrip("%")) for cell in line[2:] if cell] for line in lines[2:]}
-    assert len(shares["utterance"]) == 1
+    rows = {line[1]: [float(cell.rstrip("%") or "nan") for cell in line[2:]] for line in lines[2:]}
+    array, corpus = tone_store.load(), tone_store.corpus()
+    by_chance = 100 * (len(array.ids) - 1) / (int(array.lengths.sum()) - 1)
+    assert rows["utterance"][1] == pytest.approx(by_chance, abs=0.05)
+    assert rows["emotion"][3] == pytest.approx(100 * (len(corpus.labels) - 1) / (len(array.ids) - 1), abs=0.05)
+    shares = {name: (row[0], row[2]) for name, row in rows.items()}
     assert shares["utterance"][0] >= max(shares["emotion"][0], shares["talker"][0])  # both are made of utterances
     assert shares["emotion"][1] > shares["emotion"][0]
 

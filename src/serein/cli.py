@@ -86,7 +86,7 @@ def demo(
         page, runs = run_demo(output, utterances_per_talker=utterances, seed=seed, say=terminal.note, report=report)
     terminal.print_scores("The demo's synthetic voices, test sessions", runs)
     terminal.note(f"The report: {page}")
-    terminal.note_next("train", output / "frames", "-o", "model/", "--recipe", "recipes/demo.toml")
+    terminal.note_next("train", output / "frames", "-o", "model/", "--recipe", runs[-1] / "recipe.toml")
 
 
 @app.command(rich_help_panel=MAKE)

@@ -122,18 +122,18 @@ def inflation(
 def render(
     output: Annotated[Path, typer.Argument(help="The study's folder.")],
     runs: Annotated[list[Path] | None, typer.Argument(help="Finished runs to make a new study of.")] = None,
-    title: Annotated[str, typer.Option(help="Of a new study.")] = "Runs side by side",
+    title: Annotated[str, typer.Option(help="Of a new study; else: Runs side by side.")] = "",
 ) -> None:
     """Write a study's table and picture again, or make a study of finished runs.
 
     Example: `serein study studies/mine runs/linear runs/adapter --title "Mine against the probe"`
     """
-    from serein.evaluate.study import FILE, load_study, name_runs, save_study
+    from serein.evaluate.study import name_runs, save_study
 
     if runs:
-        if (output / FILE).exists() and load_study(output).kind != "runs":
-            raise UsageError(f"{output}: holds a study that a command made; give another folder for this one")
-        save_study(output, "runs", title, name_runs(runs))
+        save_study(output, "runs", title or "Runs side by side", name_runs(runs))
+    elif title:
+        raise UsageError("--title is that of a new study: name its runs too")
     _show(output)
 
 
@@ -165,8 +165,9 @@ def _show(output: Path) -> None:
     """The table first: it needs no matplotlib."""
     from serein import terminal
     from serein.evaluate.study import load_study
-    from serein.evaluate.study_page import SCORE_HEADER, score_rows, write_study
+    from serein.evaluate.study_page import score_table, write_study
 
     found = load_study(output)
-    terminal.print_table(found.title, SCORE_HEADER, score_rows(found))
+    header, *rows = score_table(found)
+    terminal.print_table(found.title, header, rows)
     terminal.note(f"The page: {write_study(output).html}")

@@ -209,7 +209,7 @@ names = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max
 filled = names.filter(bool)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
         st.tuples(filled, filled, names, names, cells, st.none() | st.floats(0, 1e6), cells, cells),

@@ -56,6 +56,21 @@ def test_runs_on_other_utterances_make_no_committee(default_run, tmp_path):
     assert not (tmp_path / "committee").exists()
 
 
+def test_members_of_several_encoders_and_recipes_are_all_named(make_run, tmp_path):
+    first, second = make_run("first"), make_run("second")
+    edited = json.loads((second / "run.json").read_text())
+    edited["encoder"]["name"] = "other/encoder"
+    (second / "run.json").write_text(json.dumps(edited | {"frames": ["another"]}))
+    (second / "recipe.toml").write_text("[finetune]\nepochs = 3\n")
+    both = load_run(average([first, second], tmp_path / "both"))
+    encoders = [load_run(member).encoder for member in (first, second)]
+    assert both.encoder == {"members": encoders}
+    assert both.recipe == f"# second has a recipe of its own; this is that of first\n{load_run(first).recipe}"
+    assert "frames" not in json.loads((tmp_path / "both" / "run.json").read_text())
+    three = load_run(average([tmp_path / "both", first], tmp_path / "three"))
+    assert three.encoder == {"members": encoders}
+
+
 def test_runs_that_disagree_about_a_truth_make_no_committee(make_run, tmp_path):
     first, second = make_run("first"), make_run("second")
     table = second / "predictions.csv"

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from serein.corpus.protocol import Leak
 from serein.errors import CorpusError, UsageError
 from serein.evaluate import study_plots
 from serein.evaluate.runs import load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
 from serein.evaluate.study import Paired, load_study, name_runs, save_study
-from serein.evaluate.study_page import READING, SCORE_HEADER, score_rows, write_study
+from serein.evaluate.study_page import READING, score_table, write_study
 from serein.evaluate.summary import compare, subtract
 
 
@@ -111,31 +112,34 @@ def test_other_protocols_are_paired_only_where_the_protocol_is_what_is_varied(ma
     row = load_study(tmp_path).rows[1]
     expected = subtract(row.run, load_run(runs[0][1]))
     assert row.minus_first == Paired(expected.scores.ua, expected.intervals.ua, expected.p, holm_p=expected.p)
-    save_study(tmp_path, "runs", "t", runs)
-    found = load_study(tmp_path)
+    save_study(tmp_path / "runs", "runs", "t", runs)
+    found = load_study(tmp_path / "runs")
     assert found.rows[1].minus_first is None
-    assert score_rows(found)[1][SCORE_HEADER.index("UA minus first")] == "not comparable"
-    write_study(tmp_path)
-    assert "NOT COMPARABLE" in (tmp_path / "study.md").read_text()
+    header, _, row = score_table(found)
+    assert row[header.index("UA minus first")] == "not comparable"
+    assert "NOT COMPARABLE" in write_study(tmp_path / "runs").markdown.read_text()
 
 
 def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
     shared = replace(protocol, name="x-TALKERS-SHARED", shares_talkers=True)
+    shared_talker = Leak("talker", "fold-0", ("train", "validation"), ("F1",))
+    shared_text = Leak("text", "fold-0", ("train", "validation"), ("dogs",))
     runs = [
-        ("plain", make_run("a")),
+        ("plain", make_run("a", leaks=[str(shared_text)])),
         ("oracle", make_run("b", protocol=oracle(protocol))),
         ("shared", make_run("c", protocol=shared)),
-        ("mixed", make_run("d", protocol=mixed(protocol))),
+        ("mixed", make_run("d", protocol=mixed(protocol), leaks=[str(shared_talker)])),
         ("transductive", make_run("e", adapter_training="transductive", synthetic=True)),
         ("z-norm", make_run("f", talker_statistics="z-norm")),
     ]
     save_study(tmp_path, "inflation", "t", runs)
-    assert [row[1] for row in score_rows(load_study(tmp_path))] == [
+    _, *rows = score_table(load_study(tmp_path))
+    assert [row[1] for row in rows] == [
         "",
         "ORACLE: intervals too narrow",
         "TALKERS SHARED: intervals too narrow",
         "validation talkers also train",
-        "transductive, synthetic voices",
+        "transductive: intervals too narrow, synthetic voices",
         "talker statistics",
     ]
     write_study(tmp_path)
@@ -165,6 +169,26 @@ def test_the_page_has_the_table_and_the_picture(study):
 def test_the_page_says_which_p_decides_and_what_it_is_adjusted_for(study):
     assert READING in write_study(study).markdown.read_text()
     assert "Holm's is adjusted for the number of differences, and it decides: below 0.05" in READING
+
+
+def test_the_page_says_which_runs_had_other_seeds(study, make_run):
+    assert "; training seeds 0, 1." in write_study(study).markdown.read_text()
+    run = study.parent / "bad"
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"seeds": [0]}))
+    table = run / "predictions.csv"
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if ",1," not in line))
+    assert "; training seeds 0, 1 (other | &lt;b&gt;: 0)." in write_study(study).markdown.read_text().replace("\\", "")
+
+
+def test_a_folder_that_holds_another_study_is_left_alone(study):
+    before = (study / "study.json").read_bytes()
+    for kind, title in (("ablation", "Systems & <others>"), ("benchmark", "On another corpus")):
+        with pytest.raises(UsageError, match=r"holds another study \(Systems & <others>\)"):
+            save_study(study, kind, title, [("a", study.parent / "good"), ("b", study.parent / "bad")])
+    assert (study / "study.json").read_bytes() == before
+    save_study(study, "benchmark", "Systems & <others>", [("a", study.parent / "good"), ("b", study.parent / "bad")])
+    assert [row.name for row in load_study(study).rows] == ["a", "b"]
 
 
 def test_a_protocol_that_all_share_is_described_once(study, make_run, protocol, tmp_path):
@@ -209,8 +233,8 @@ def test_what_is_undefined_is_null_and_a_dash(study):
         path.write_text("".join(lines))
     content = json.loads(write_study(study).scores.read_text())
     assert content["variants"][1]["minus_first"]["p"] is None
-    row = score_rows(load_study(study))[1]
-    assert row[SCORE_HEADER.index("UA minus first")].endswith(" [unknown]")
+    header, _, row, _ = score_table(load_study(study))
+    assert row[header.index("UA minus first")].endswith(" [unknown]")
     assert row[-2:] == ["unknown", "unknown"]
 
 

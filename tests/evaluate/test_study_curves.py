@@ -62,7 +62,6 @@ def test_runs_of_one_share_are_no_curves(make_run, tmp_path):
     assert label_curves(load_study(tmp_path / "study")) is None
     paths = write_study(tmp_path / "study")
     assert [path.name for path in paths.figures] == ["study.svg"]
-    assert "Fewer labels" not in paths.markdown.read_text()
     assert json.loads(paths.scores.read_text())["curves"] == []
 
 
@@ -102,6 +101,18 @@ def test_a_second_run_of_a_system_and_share_is_a_series_of_its_own(make_share, t
     assert curves.points[2].reference.name == "b"
 
 
+def test_a_series_holds_runs_of_one_recipe_but_for_labels_and_epochs(make_share, tmp_path):
+    places = [("a", 0.05), ("b", 1.0), ("c", 0.1), ("d", 1.0)]
+    runs = [(name, make_share(name, "fresh", share)) for name, share in places]
+    for (name, folder), width, epochs in zip(runs, (64, 64, 128, 128), (9, 3, 9, 3), strict=True):
+        share = dict(places)[name]
+        text = f"[model]\nwidth = {width}\n[finetune]\nepochs = {epochs}\nlabel_share = {share}\n"
+        (folder / "recipe.toml").write_text(text)
+    save_study(tmp_path, "runs", "t", runs)
+    series = {point.row.name: point.series for point in label_curves(load_study(tmp_path)).points}
+    assert series == {"a": "fresh", "b": "fresh", "c": "fresh (2)", "d": "fresh (2)"}
+
+
 def test_other_protocols_are_not_compared(make_share, make_run, tmp_path):
     other = replace(load_run(make_run("for its protocol")).protocol, name="another")
     runs = [("a", make_share("a", "fresh", 0.1)), ("b", make_share("b", "trained", 0.1, protocol=other))]
@@ -114,11 +125,13 @@ def test_other_protocols_are_not_compared(make_share, make_run, tmp_path):
 
 def test_the_page_has_picture_table_and_numbers(study):
     paths = write_study(study)
-    assert [path.name for path in paths.figures] == ["study.svg", "labels.svg"]
+    assert [path.name for path in paths.figures] == ["labels.svg"]
     text, page = unescape(paths.markdown.read_text().replace("\\", "")), paths.html.read_text()
-    assert "## Fewer labels" in text
     assert "(figures/labels.svg)" in text
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 1
+    assert "| Variant | Remarks | UA % | WA % | Macro F1 % | Seconds | Parameters | MiB |" in text
+    assert "minus first" not in text.replace("minus first series", "")  # one p for one difference
+    assert all(variant["minus_first"] is None for variant in json.loads(paths.scores.read_text())["variants"])
     curves = label_curves(load_study(study))
     for row in table(curves):
         assert f"| {' | '.join(row)} |" in text

@@ -535,7 +535,7 @@ def damaged_files(draw):
     return bytes(data)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 @given(damaged_files())
 def test_a_damaged_file_gives_samples_or_an_audio_error(data):
     try:

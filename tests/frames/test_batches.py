@@ -14,7 +14,7 @@ def array(lengths: list[int]) -> FrameArray:
     return FrameArray(tuple(f"u{n}" for n in range(len(lengths))), flat, torch.tensor(lengths), 50.0)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     lengths=st.lists(st.integers(1, 400), min_size=1, max_size=60),
     budget=st.integers(1, 2000),
@@ -28,7 +28,7 @@ def test_an_epoch_shows_every_utterance_once_under_the_budget(lengths, budget, s
         assert len(batch) == 1 or max(lengths[i] for i in batch.tolist()) * len(batch) <= budget
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(lengths=st.lists(st.integers(1, 400), min_size=1, max_size=60), budget=st.integers(1, 2000))
 def test_every_epoch_has_the_same_number_of_batches(lengths, budget):
     counts = {len(plan_batches(torch.tensor(lengths), budget, seed=3, epoch=epoch)) for epoch in range(6)}

@@ -2,7 +2,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from serein.errors import TooShort
@@ -10,7 +10,6 @@ from serein.frames.audio import MINIMUM_SAMPLES, change_speed
 from serein.frames.windows import cut, group, hear, longest_of, plan_windows
 
 
-@settings(deadline=None)
 @given(st.integers(400, 5000), st.integers(400, 2000))
 def test_windows_are_equal_no_longer_than_allowed_and_leave_nothing_out(total, longest):
     samples = np.arange(total, dtype=np.float32)
@@ -39,7 +38,6 @@ def test_what_has_no_frame_at_any_speed_is_too_short(samples, speeds):
         hear(np.zeros(samples, dtype=np.float32), speeds, 16_000)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 40_000), st.integers(400, 9000), st.integers(1, 9000))
 def test_planned_windows_reach_the_end_and_the_first_to_reach_it_is_the_last(total, window, hop):
     hop = min(hop, window)
@@ -65,7 +63,6 @@ def test_windows_by_hand(total, planned):
     assert plan_windows(total, window=1000, hop=500) == planned
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(400, 5000), max_size=40), st.integers(400, 20_000))
 def test_groups_hold_every_window_once_and_no_more_than_allowed_with_padding(lengths, most):
     groups = group(lengths, most)
@@ -78,7 +75,6 @@ def test_groups_hold_every_window_once_and_no_more_than_allowed_with_padding(len
         assert (len(indices) + 1) * lengths[following[0]] > most
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3000), st.sampled_from([160, 320, 400]), st.integers(1, 640))
 def test_the_longest_window_has_as_many_frames_as_allowed_and_one_sample_more_has_too_many(frames, first, step):
     def num_frames(samples):

@@ -3,6 +3,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold, Protocol
 from serein.corpus.splits import make_protocol
-from serein.errors import CorpusError, StoreError, UsageError
+from serein.errors import CorpusError, SereinError, StoreError, UsageError
 from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.metrics import unweighted_accuracy
 from serein.evaluate.report import write_report
@@ -285,10 +286,50 @@ def test_unknown_systems_and_seeds_are_refused_before_anything_is_written(
     folder = tmp_path / "run"
     with pytest.raises(UsageError, match=r"system 'svm': there are linear, superb, .*, adapter"):
         cross_validate(tone_store, labelled, protocol, folder, tiny_recipe, system="svm")
-    for seeds in ((), (1, 1)):
-        with pytest.raises(UsageError, match="give at least one, each once"):
+    for seeds in ((), (1, 1), (0, 1000)):  # 1000 would be the second member of seed 0's committee
+        with pytest.raises(UsageError, match="give at least one, each once and below 1000"):
             cross_validate(tone_store, labelled, protocol, folder, tiny_recipe, seeds=seeds)
     assert not folder.exists()
+
+
+def test_co_att_is_not_given_standardised_energies(tone_store, labelled, protocol, tiny_recipe, tmp_path):
+    normed = Recipe.from_toml(tiny_recipe.to_toml(), ["model.talker_statistics=z-norm"])
+    with pytest.raises(UsageError, match=r"co-att, model\.talker_statistics"):
+        cross_validate(
+            tone_store, labelled, protocol, tmp_path / "run", normed, system="co-att", beside=[tone_store]
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_not_continued_with_other_talkers(linear_run, tone_store, labelled, protocol, tiny_recipe):
+    first, *others = labelled.utterances
+    renamed = {first.talker: "renamed"}
+    corrected = replace(
+        labelled,
+        utterances=tuple(replace(u, talker=renamed.get(u.talker, u.talker)) for u in (first, *others)),
+    )
+    with pytest.raises(StoreError, match="holds a run with another truths; give another folder"):
+        cross_validate(tone_store, corrected, protocol, linear_run, tiny_recipe, system="linear", seeds=(0, 1))
+
+
+def test_another_torch_continues_no_run_that_is_not_finished(
+    linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
+):
+    run = Path(shutil.copytree(linear_run, tmp_path / "run"))
+    facts = json.loads((run / "environment.json").read_text(encoding="utf-8"))
+    (run / "environment.json").write_text(json.dumps(facts | {"torch": "1.13.1"}))
+    again = partial(cross_validate, tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
+    assert again() == run  # nothing is left to do
+    (run / "predictions.csv").unlink()
+    with pytest.raises(StoreError, match=r"that torch 1\.13\.1 began, and this is torch"):
+        again()
+
+
+def test_a_fold_that_fails_is_named(tone_store, labelled, protocol, tiny_recipe, tmp_path):
+    wild = Recipe.from_toml(tiny_recipe.to_toml(), ["adapt.data=none", "finetune.head_learning_rate=1e30"])
+    said = rf"fold {protocol.folds[0].name}, seed 0: finetune: the loss is nan .*, head_learning_rate [0-9.e+]+\)"
+    with pytest.raises(SereinError, match=said):
+        cross_validate(tone_store, labelled, protocol, tmp_path / "run", wild)
 
 
 def test_an_utterance_without_frames_is_named_with_its_reason(tones, tiny_recipe, tmp_path):

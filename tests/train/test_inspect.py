@@ -119,6 +119,14 @@ def test_saving_the_same_attributes_gives_the_same_bytes(copied, tiny_recipe):
         assert set(file.metadata()) == {"serein"}
 
 
+def test_an_encoder_that_was_moved_gives_the_same_frames(copied, tone_store, tmp_path):
+    path = copied / "config.json"
+    config = json.loads(path.read_text())
+    config["encoder"]["name"] = "elsewhere/encoder"
+    path.write_text(json.dumps(config))
+    assert look(tone_store, copied, tmp_path / "page")
+
+
 @pytest.mark.parametrize("change", ["encoder", "positions"])
 def test_an_adapter_of_other_frames_is_refused(copied, tone_store, tmp_path, change):
     path = copied / "config.json"

@@ -123,7 +123,7 @@ def test_what_is_done_is_not_done_again_and_a_variant_can_be_added(study, tone_s
     ]
     told = []
     run_study(
-        tone_store, tone_store.corpus(), variants, study, kind="benchmark", title="Three", seeds=(0, 1),
+        tone_store, tone_store.corpus(), variants, study, kind="benchmark", title="Two systems", seeds=(0, 1),
         synthetic=True, report=lambda stage, done, total, facts: told.append((stage, done, total, facts)),
     )  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -229,6 +229,12 @@ def test_an_ablation_or_a_base_that_is_not_there_is_named(ablation, tmp_path, pr
         read_ablation(tmp_path / "absent.toml")
     (tmp_path / "base" / "tiny.toml").unlink()
     with pytest.raises(UsageError, match=r"tiny\.toml: recipe cannot be read"):
+        ablation_variants(ablation, protocol)
+
+
+def test_a_setting_that_there_is_not_is_laid_at_the_variants_door(ablation, protocol):
+    ablation.write_text(ABLATION.replace("finetune.epochs=1", "finetune.epoch=1"), encoding="utf-8")
+    with pytest.raises(UsageError, match=rf"{ablation.name}, variant '1 epoch': .*finetune\.epoch: Extra inputs"):
         ablation_variants(ablation, protocol)
 
 

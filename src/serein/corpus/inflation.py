@@ -1,11 +1,11 @@
 """What each departure from an honest split is worth: protocols that test the same utterances, and leak."""
 
-import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from serein.corpus.corpus import Corpus
+from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.protocol import ORACLE, TALKERS_SHARED, Fold, Protocol, check_talkers, find_leaks
+from serein.corpus.splits import draw, fifth
 from serein.errors import CorpusError
 
 HONEST = "honest"
@@ -32,10 +32,10 @@ def inflations(protocol: Protocol, corpus: Corpus, seed: int = 0) -> dict[str, P
         CorpusError: the protocol is not honest itself, or is of another corpus.
     """
     _check_honest(protocol, corpus)
-    emotions = {utterance.id: utterance.emotion for utterance in corpus}
+    known = corpus.by_id()
     made = {
         "random20": (
-            [_fifth_validates(fold, emotions, seed) for fold in protocol.folds],
+            [_fifth_validates(fold, known, seed) for fold in protocol.folds],
             "a random 20 % of each emotion of training and validation validates "
             f"(seed {seed}), by talkers who also train",
         ),
@@ -50,7 +50,7 @@ def inflations(protocol: Protocol, corpus: Corpus, seed: int = 0) -> dict[str, P
     }
     if len(protocol.folds) > 2:
         made[f"random-{TALKERS_SHARED}"] = (
-            _random_folds(protocol, emotions, seed),
+            _random_folds(protocol, known, seed),
             f"TALKERS SHARED: the test utterances are dealt to the folds at random (seed {seed}), emotion by emotion; "
             "the next fold validates, the others train",
         )
@@ -82,23 +82,18 @@ def _joined(fold: Fold) -> tuple[str, ...]:
     return tuple(sorted((*fold.train, *fold.validation)))
 
 
-def _fifth_validates(fold: Fold, emotions: Mapping[str, str], seed: int) -> Fold:
-    known = _joined(fold)
-    drawn: set[str] = set()
-    for same in _by_emotion(known, emotions).values():
-        if len(same) > 1:
-            shuffled = sorted(same, key=lambda name: _draw(seed, f"{fold.name}/{name}"))
-            drawn |= set(shuffled[: max(1, round(len(same) / 5))])
-    train = tuple(name for name in known if name not in drawn)
+def _fifth_validates(fold: Fold, known: Mapping[str, Utterance], seed: int) -> Fold:
+    drawn = {utterance.id for utterance in fifth([known[name] for name in _joined(fold)], fold.name, seed)}
+    train = tuple(name for name in _joined(fold) if name not in drawn)
     return replace(fold, train=train, validation=tuple(sorted(drawn)))
 
 
-def _random_folds(protocol: Protocol, emotions: Mapping[str, str], seed: int) -> list[Fold]:
+def _random_folds(protocol: Protocol, known: Mapping[str, Utterance], seed: int) -> list[Fold]:
     """Utterances that the protocol names and never tests go on training in every fold."""
     tested = {name for fold in protocol.folds for name in fold.test}
     never = {name for fold in protocol.folds for name in _joined(fold)} - tested
     count = len(protocol.folds)
-    deck = sorted(tested, key=lambda name: (emotions[name], _draw(seed, name)))
+    deck = sorted(tested, key=lambda name: (known[name].emotion, draw(seed, name)))
     groups = [deck[number::count] for number in range(count)]
     folds = []
     for number, test in enumerate(groups):
@@ -107,15 +102,3 @@ def _random_folds(protocol: Protocol, emotions: Mapping[str, str], seed: int) ->
         parts = (tuple(sorted(part)) for part in (train, validation, test))
         folds.append(Fold(f"fold-{number + 1}", *parts))
     return folds
-
-
-def _by_emotion(names: Iterable[str], emotions: Mapping[str, str]) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for name in names:
-        groups.setdefault(emotions[name], []).append(name)
-    return groups
-
-
-def _draw(seed: int, key: str) -> str:
-    """As `serein.corpus.splits` draws: by a hash, alike on every machine and for ever."""
-    return hashlib.sha256(f"{seed}/{key}".encode()).hexdigest()

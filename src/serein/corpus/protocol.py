@@ -211,6 +211,28 @@ def check_talkers(protocol: Protocol, corpus: Corpus) -> None:
         )
 
 
+def check_folds(protocol: Protocol, corpus: Corpus) -> None:
+    """Refuse folds on which nothing can be chosen or judged.
+
+    Raises:
+        CorpusError: nobody validates in a fold, an utterance has none of the protocol's labels, or see
+            `check_talkers`.
+    """
+    check_talkers(protocol, corpus)
+    emotions = {utterance.id: utterance.emotion for utterance in corpus}
+    for fold in protocol.folds:
+        strange = [
+            name for name in (*fold.train, *fold.validation, *fold.test) if emotions[name] not in protocol.labels
+        ]
+        if strange:
+            raise CorpusError(
+                f"protocol {protocol.name}, fold {fold.name}: {strange[0]} is {emotions[strange[0]]!r} in corpus "
+                f"{corpus.name}, and the protocol has {', '.join(protocol.labels)}: was it made with another --map?"
+            )
+        if not fold.validation:
+            raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
+
+
 def _check_fold(fold: Fold, oracle: bool, where: str) -> None:
     if not _FOLDER_NAME.fullmatch(fold.name):
         raise CorpusError(f"{where}: the name cannot name a folder; use up to 100 letters, digits and . _ ~ % -")

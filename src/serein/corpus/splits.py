@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -168,7 +168,7 @@ def _grouped(pool: Sequence[Utterance], key: Callable[[Utterance], str]) -> _Gro
     return {name: groups[name] for name in sorted(groups)}
 
 
-def _draw(seed: int, key: str) -> str:
+def draw(seed: int, key: str) -> str:
     """A random number of this seed and key alone.
 
     To sort by it is to shuffle alike on every machine and for ever, which numpy's generators do not promise.
@@ -191,7 +191,7 @@ def _dealt_talkers(pool: Sequence[Utterance], count: int, seed: int) -> _Groups:
     """Deal whole talkers, each to the group with the fewest utterances so far."""
     talkers = _grouped(pool, lambda u: u.talker)
     _check_count(count, len(talkers), "talkers")
-    order = list(talkers) if seed == 0 else sorted(talkers, key=lambda talker: _draw(seed, talker))
+    order = list(talkers) if seed == 0 else sorted(talkers, key=lambda talker: draw(seed, talker))
     groups: list[list[Utterance]] = [[] for _ in range(count)]
     dealt = [0] * count
 
@@ -209,7 +209,7 @@ def _dealt_talkers(pool: Sequence[Utterance], count: int, seed: int) -> _Groups:
 
 def _dealt_utterances(pool: Sequence[Utterance], count: int, seed: int) -> _Groups:
     _check_count(count, len(pool), "utterances")
-    deck = sorted(pool, key=lambda u: (u.emotion, _draw(seed, u.id)))
+    deck = sorted(pool, key=lambda u: (u.emotion, draw(seed, u.id)))
     return {f"fold-{i + 1}": deck[i::count] for i in range(count)}
 
 
@@ -226,7 +226,10 @@ def _check_count(groups: int, members: int, of: str) -> None:
 def _next_validates(tests: _Groups, pool: Sequence[Utterance]) -> tuple[Fold, ...]:
     names = list(tests)
     if len(names) < 3:
-        raise CorpusError(f"one is tested, the next validates, a third trains, and there is only {', '.join(names)}")
+        raise CorpusError(
+            f"one is tested, the next validates, a third trains, and there is only {', '.join(names)}; a protocol of "
+            "utterances, random-K-TALKERS-SHARED, needs no three groups, and says so in its name"
+        )
     following = zip(names, names[1:] + names[:1], strict=True)
     return tuple(_fold(name, pool, tests[after], tests[name]) for name, after in following)
 
@@ -235,13 +238,19 @@ def _fifth_validates(tests: _Groups, pool: Sequence[Utterance], seed: int) -> tu
     folds = []
     for name, test in tests.items():
         tested = {u.id for u in test}
-        rest = sorted((u for u in pool if u.id not in tested), key=lambda u: _draw(seed, f"{name}/{u.id}"))
-        by_emotion = _grouped(rest, lambda u: u.emotion).values()
-        fifth = [u for same in by_emotion if len(same) > 1 for u in same[: max(1, round(len(same) / 5))]]
-        if not fifth:
+        rest = [u for u in pool if u.id not in tested]
+        validation = fifth(rest, name, seed)
+        if not validation:
             raise CorpusError(f"{name} leaves {len(rest)} utterances, too few to train on and to draw 20 % from")
-        folds.append(_fold(name, pool, fifth, test))
+        folds.append(_fold(name, pool, validation, test))
     return tuple(folds)
+
+
+def fifth(utterances: Iterable[Utterance], fold: str, seed: int) -> list[Utterance]:
+    """A random 20 % of each emotion, at least one, and none of an emotion that has one utterance."""
+    shuffled = sorted(utterances, key=lambda u: draw(seed, f"{fold}/{u.id}"))
+    by_emotion = _grouped(shuffled, lambda u: u.emotion).values()
+    return [u for same in by_emotion if len(same) > 1 for u in same[: max(1, round(len(same) / 5))]]
 
 
 def _test_validates(tests: _Groups, pool: Sequence[Utterance]) -> tuple[Fold, ...]:
@@ -272,7 +281,10 @@ def _official(pool: Sequence[Utterance]) -> tuple[Fold, ...]:
         parts[_PARTS_OF_SPLIT[split]].append(utterance)
     empty = [part for part, utterances in parts.items() if not utterances]
     if empty:
-        raise CorpusError(f"column 'split' puts no labelled utterance into {' or '.join(empty)}")
+        raise CorpusError(
+            f"column 'split' puts no labelled utterance into {' or '.join(empty)}; fill the column, or take another "
+            "protocol, such as talkers-5"
+        )
     return (_fold("official", pool, parts["validation"], parts["test"]),)
 
 

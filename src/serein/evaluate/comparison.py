@@ -1,13 +1,12 @@
 """Which of several systems are better than others, and which cannot be told apart."""
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isnan, nan
 from typing import Any
 
-from serein.evaluate.runs import Run
+from serein.evaluate.runs import Run, distinct_names
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
 from serein.evaluate.summary import Difference, compare
@@ -52,7 +51,7 @@ def compare_all(runs: Sequence[Run], *, all_pairs: bool = False) -> list[Compari
     Raises:
         CorpusError: see `serein.evaluate.summary.compare`.
     """
-    names = _names(runs)
+    names = distinct_names(runs)
     pairs = [(after, before) for before, after in combinations(range(len(runs)), 2) if all_pairs or before == 0]
     differences = [compare(runs[system], runs[against]) for system, against in pairs]
     adjusted = holm([found.p if found else nan for found in differences])
@@ -107,12 +106,6 @@ def in_thousandths(p: float) -> str:
     if isnan(p):
         return "unknown"
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _names(runs: Sequence[Run]) -> list[str]:
-    """The systems' names, with the run's folder where that is needed to tell them apart."""
-    uses = Counter(run.name for run in runs)
-    return [run.name if uses[run.name] == 1 else f"{run.name} ({run.folder})" for run in runs]
 
 
 def _row(comparison: Comparison) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -70,9 +71,12 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
         )
     (output / "predictions.csv").write_text(_table(first, labels, mean), encoding="utf-8")
     first.protocol.save(output / "protocol.json")
-    for name in ("recipe.toml", "environment.json"):
-        (output / name).write_bytes((first.folder / name).read_bytes())
-    facts = json.loads((first.folder / "run.json").read_text(encoding="utf-8"))
+    (output / "environment.json").write_bytes((first.folder / "environment.json").read_bytes())
+    (output / "recipe.toml").write_text(_recipe(runs), encoding="utf-8")
+    said = [json.loads((run.folder / "run.json").read_text(encoding="utf-8")) for run in runs]
+    facts = {key: value for key, value in said[0].items() if all(other.get(key) == value for other in said)}
+    facts |= {"corpus": first.corpus, "encoder": _encoder(runs), "leaks": first.leaks}
+    facts["synthetic"] = any(run.synthetic for run in runs)
     facts |= {"name": f"{' + '.join(names)}, {members} averaged", "seeds": [0], "system": "ensemble"}
     facts["adapter_training"] = min((run.adapter_training for run in runs), key=BY_FLATTERY.index)
     facts["talker_statistics"] = max((run.talker_statistics for run in runs), key=lambda said: said != "none")
@@ -88,6 +92,21 @@ def _mean(runs: Sequence[Run]) -> dict[str, Float[np.ndarray, " labels"]]:
         for row in run.predictions:
             voices.setdefault(row.id, []).append(row.probabilities)
     return {name: np.mean(said, axis=0) for name, said in voices.items()}
+
+
+def _recipe(runs: Sequence[Run]) -> str:
+    """The members' own; where they have several, the first's, which says so."""
+    others = [run.folder.name for run in runs if run.recipe != runs[0].recipe]
+    return "".join(f"# {name} has a recipe of its own; this is that of {runs[0].folder.name}\n" for name in others) + (
+        runs[0].recipe
+    )
+
+
+def _encoder(runs: Sequence[Run]) -> Mapping[str, Any]:
+    """The members' own; where they have several, all of them under ``members``."""
+    encoders = [encoder for run in runs for encoder in run.encoder.get("members", [run.encoder])]
+    different = [encoder for place, encoder in enumerate(encoders) if encoder not in encoders[:place]]
+    return different[0] if len(different) == 1 else {"members": different}
 
 
 def _table(run: Run, labels: Sequence[str], mean: Mapping[str, Float[np.ndarray, " labels"]]) -> str:

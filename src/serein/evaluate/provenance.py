@@ -51,7 +51,8 @@ def protocol(run: Run) -> list[Block]:
         for parts in [(fold.test, fold.validation, fold.train)]
     ]
     header = ["Fold", "Test talkers", "Validation talkers", "Training talkers", "Test", "Validation", "Training"]
-    shared: list[Block] = [Paragraph("The parts of a fold share no talker, recording or text that the corpus names.")]
+    parts = "training and the other two parts" if run.protocol.oracle else "the parts"
+    shared: list[Block] = [Paragraph(f"Of a fold {parts} share no talker, recording or text that the corpus names.")]
     if run.leaks:
         text = "A text in two parts is normal where all say the same sentences; a recording in both is a fault."
         shared = [Table(["Shared between parts"], [[leak] for leak in run.leaks]), Paragraph(text)]
@@ -59,6 +60,8 @@ def protocol(run: Run) -> list[Block]:
     if run.without_frames:
         reasons = [[name, reason] for name, reason in run.without_frames.items()]
         unread = [Details("Utterances that could not be read", [Table(["Utterance", "Why"], reasons, text_columns=2)])]
+    if run.protocol.oracle:
+        shared.append(Paragraph("ORACLE: the validation part of a fold is its test part."))
     return [
         Section("Protocol"),
         Paragraph(f"{run.protocol.name}, hash {run.protocol.hash}. {run.protocol.description}"),
@@ -81,9 +84,12 @@ def reproduction(run: Run) -> list[Block]:
 
 
 def _named(ids: Iterable[str], talkers: Mapping[str, str]) -> str:
-    # utterances that no fold tests have no row in predictions.csv, so nobody here knows their talkers
-    names = sorted({talkers.get(id_, "talkers that are never tested") for id_ in ids})
-    return ", ".join(names) if len(names) <= 12 else f"{len(names)} talkers"
+    """Talkers; an utterance that no fold tests has no row in predictions.csv, so its talker is not known here."""
+    every = list(ids)
+    names = sorted({talkers[id_] for id_ in every if id_ in talkers})
+    unknown = sum(id_ not in talkers for id_ in every)
+    said = names if len(names) <= 12 else [f"{len(names)} talkers"]
+    return ", ".join([*said, *([f"those of {unknown:,} utterances that no fold tests"] if unknown else [])])
 
 
 def _duration(seconds: float) -> str:

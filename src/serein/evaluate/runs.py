@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite, nan
@@ -81,7 +82,8 @@ class Run:
         seeds: the training seeds.
         command: what made the run.
         corpus: the corpus's name.
-        encoder: name, revision, layers and so on of the frozen encoder.
+        encoder: name, revision, layers and so on of the frozen encoder; of a committee with several, ``members`` has
+            a list of them.
         synthetic: whether the voices are made by a machine.
         leaks: sentences about what the parts of a fold share.
         without_frames: utterances of the corpus that could not be read, and why; they are in no fold.
@@ -148,6 +150,12 @@ def load_run(folder: str | Path) -> Run:
         predictions=tuple(predictions),
         fold_runs=tuple(_read_fold_run(folder, fold.name, seed) for fold, seed in expected),
     )
+
+
+def distinct_names(runs: Sequence[Run]) -> list[str]:
+    """The runs' names, with the folder where that is needed to tell them apart."""
+    uses = Counter(run.name for run in runs)
+    return [run.name if uses[run.name] == 1 else f"{run.name} ({run.folder})" for run in runs]
 
 
 def _read_text(path: Path) -> str:

@@ -15,7 +15,8 @@ from serein.evaluate.document import (
     Title,
 )
 from serein.evaluate.metrics import Scores
-from serein.evaluate.runs import Run
+from serein.evaluate.remarks import remarks
+from serein.evaluate.runs import Run, distinct_names
 from serein.evaluate.silhouettes import Estimate, Silhouette
 from serein.evaluate.statistics import Intervals
 from serein.evaluate.summary import Summary, compare, summarise
@@ -55,7 +56,8 @@ def score_table(runs: Sequence[Run]) -> list[list[str]]:
         CorpusError: see `serein.evaluate.summary.compare`.
     """
     header = ["System", "Protocol", "Remarks", "Seeds", "UA %", "WA %", "Macro F1 %", "UA minus first"]
-    return [header] + [_score_row(run, runs[0]) for run in runs]
+    named = zip(distinct_names(runs), runs, strict=True)
+    return [header] + [_score_row(name, run, runs[0]) for name, run in named]
 
 
 def banners(run: Run) -> list[Block]:
@@ -177,7 +179,7 @@ def folds_and_classes(run: Run, summary: Summary, confusion: Picture) -> list[Bl
 
 
 def embeddings(silhouettes: Mapping[str, Silhouette], maps: Picture) -> list[Block]:
-    """The pictures of the spaces, how well the labels part them, and whether one is parted better than the first."""
+    """The pictures of the spaces, how well the labels part them, and the differences to the first."""
     first, *others = silhouettes
     header = ["Space", "Silhouette [95 % interval]", *([f"Minus {first} [95 % interval]"] if others else [])]
     rows = [
@@ -187,13 +189,12 @@ def embeddings(silhouettes: Mapping[str, Silhouette], maps: Picture) -> list[Blo
     text = (
         "Silhouette by true label (cosine distance, in the space itself, averaged over folds and seeds): 1 means that "
         "the labels lie far apart, 0 that they overlap. Intervals come from leaving out each talker in turn, and those "
-        "of a difference from leaving them out of both spaces at once."
+        "of a difference from leaving them out of both spaces at once; they are not widened for their number."
     )
     return [
         Section("Embeddings of the test utterances"),
         maps,
         Table(header, [row + [""] * (len(header) - len(row)) for row in rows]),
-        *(Paragraph(_verdict(space, first, silhouettes[space].minus_first)) for space in others),
         Paragraph(text),
     ]
 
@@ -210,32 +211,15 @@ def training(pictures: Sequence[Picture]) -> list[Block]:
     return [Section("Training"), *pictures] if pictures else []
 
 
-def _verdict(space: str, first: str, difference: Estimate | None) -> str:
-    """What may be said of how well the labels part two spaces."""
-    if difference is None or isnan(difference.interval.low):
-        return f'Whether the labels part "{space}" better than "{first}" is unknown: the difference has no interval.'
-    if difference.interval.low <= 0 <= difference.interval.high:
-        return f'The labels may part "{space}" and "{first}" equally well: the difference\'s interval contains zero.'
-    word = "better" if difference.value > 0 else "worse"
-    return f'The labels part "{space}" {word} than "{first}": the interval of the difference excludes zero.'
-
-
-def _score_row(run: Run, first: Run) -> list[str]:
+def _score_row(name: str, run: Run, first: Run) -> list[str]:
     summary = summarise(run)
     difference = None if run is first else compare(run, first)
     minus = in_points(difference) if difference else "" if run is first else "not comparable"
-    flags = {
-        "ORACLE": run.protocol.oracle,
-        "shared talkers": run.protocol.shares_talkers,
-        "transductive": run.adapter_training == "transductive",
-        "talker statistics": run.talker_statistics != "none",
-        "synthetic voices": run.synthetic,
-    }
     pooled, interval = summary.pooled, summary.intervals.ua
     return [
-        run.name,
+        name,
         f"{run.protocol.name} ({run.protocol.hash})",
-        ", ".join(flag for flag, applies in flags.items() if applies),
+        ", ".join(remarks(run)),
         str(len(run.seeds)),
         f"{percent(pooled.ua)} [{ends(interval, between=', ')}]",
         percent(pooled.wa),

@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections import Counter
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
-from serein.errors import CorpusError
-from serein.evaluate.runs import Run, load_run
+from serein.errors import CorpusError, UsageError
+from serein.evaluate.runs import Run, distinct_names, load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
 from serein.evaluate.summary import Summary, compare, subtract, summarise
@@ -47,7 +47,8 @@ class Row:
         name: the variant's.
         run: where they come from.
         summary: its scores.
-        minus_first: None for the first, and where nothing can be said.
+        minus_first: None for the first, where nothing can be said, and in a study of fewer labels, whose runs are held
+            against the one with as many (`serein.evaluate.study_curves`).
     """
 
     name: str
@@ -65,16 +66,28 @@ class Study:
         kind: what was varied: the system, the recipe, the protocol, or anything.
         title: the page's.
         rows: in the order of every table.
+        fewer_labels: whether the runs differ in the share of labels that they may use.
     """
 
     folder: Path
     kind: Kind
     title: str
     rows: tuple[Row, ...]
+    fewer_labels: bool
 
 
 def save_study(folder: Path, kind: Kind, title: str, runs: Sequence[tuple[str, Path]]) -> None:
-    """Write ``study.json``: each variant's name and its run's folder, relative to the study's."""
+    """Write ``study.json``: each variant's name and its run's folder, relative to the study's.
+
+    Raises:
+        UsageError: the folder holds another study; of the same kind and title it is the same with other runs, but a
+            study of finished runs may get another title.
+        CorpusError: ``study.json`` is there and damaged.
+    """
+    if (folder / FILE).exists():
+        present = _read(folder)
+        if present["kind"] != kind or (kind != "runs" and present["title"] != title):
+            raise UsageError(f"{folder}: holds another study ({present['title']}); give another folder with -o")
     content = {
         "format": FORMAT,
         "kind": kind,
@@ -91,22 +104,11 @@ def load_study(folder: str | Path) -> Study:
         CorpusError: ``study.json`` is missing or damaged, or a run is unfinished or damaged.
     """
     folder = Path(folder)
-    path = folder / FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        known = content["format"] == FORMAT and content["kind"] in get_args(Kind)
-        kind, title = content["kind"], str(content["title"])
-        named = [(str(run["name"]), folder / run["folder"]) for run in content["runs"]]
-    except OSError as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error.strerror}); serein benchmark, ablate and inflation make studies, and "
-            "serein study makes one of finished runs"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorpusError(f"{path}: is not a study that serein saved ({error!r}); make it anew") from error
-    if not known or not named:
-        raise CorpusError(f"{path}: is not a study that this serein reads (format {FORMAT}); make it anew")
-    return Study(folder, kind, title, _rows([(name, load_run(run)) for name, run in named], kind == "inflation"))
+    content = _read(folder)
+    runs = [(name, load_run(folder / run)) for name, run in content["runs"]]
+    fewer_labels = len({label_share(run) for _, run in runs}) > 1
+    kind = content["kind"]
+    return Study(folder, kind, content["title"], _rows(runs, kind == "inflation", fewer_labels), fewer_labels)
 
 
 def name_runs(folders: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -115,18 +117,51 @@ def name_runs(folders: Sequence[Path]) -> list[tuple[str, Path]]:
     Raises:
         CorpusError: see `serein.evaluate.runs.load_run`.
     """
-    names = [load_run(folder).name for folder in folders]
-    uses = Counter(names)
-    return [
-        (name if uses[name] == 1 else f"{name} ({folder})", folder) for name, folder in zip(names, folders, strict=True)
-    ]
+    return list(zip(distinct_names([load_run(folder) for folder in folders]), folders, strict=True))
 
 
-def _rows(runs: Sequence[tuple[str, Run]], across_protocols: bool) -> tuple[Row, ...]:
-    """Scores of different protocols are no pair, except where the study is about what the protocol does."""
+def label_share(run: Run) -> float:
+    """The share of each class's training labels that the run's recipe lets it use: above 0, up to 1.
+
+    Raises:
+        CorpusError: the recipe cannot be read.
+    """
+    try:
+        return float(tomllib.loads(run.recipe).get("finetune", {}).get("label_share", 1.0))
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError) as error:
+        raise CorpusError(
+            f"{run.folder / 'recipe.toml'}: is not a recipe that serein wrote ({error}); run it again"
+        ) from error
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Kind, title, and each run's name and folder."""
+    path = folder / FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        known = content["format"] == FORMAT and content["kind"] in get_args(Kind)
+        runs = [(str(run["name"]), str(run["folder"])) for run in content["runs"]]
+        found = {"kind": content["kind"], "title": str(content["title"]), "runs": runs}
+    except OSError as error:
+        raise CorpusError(
+            f"{path}: cannot be read ({error.strerror}); serein benchmark, ablate and inflation make studies, and "
+            "serein study makes one of finished runs"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorpusError(f"{path}: is not a study that serein saved ({error!r}); make it anew") from error
+    if not known or not runs:
+        raise CorpusError(f"{path}: is not a study that this serein reads (format {FORMAT}); make it anew")
+    return found
+
+
+def _rows(runs: Sequence[tuple[str, Run]], across_protocols: bool, fewer_labels: bool) -> tuple[Row, ...]:
+    """Scores of different protocols are no pair, except where the study is about what the protocol does.
+
+    Nor are those of different shares of labels: whoever has more has more.
+    """
     (_, first), *others = runs
     pair = subtract if across_protocols else compare
-    differences = [pair(run, first) for _, run in others]
+    differences = [None if fewer_labels else pair(run, first) for _, run in others]
     adjusted = holm([found.p if found else nan for found in differences])
     minus_first = [
         Paired(found.scores.ua, found.intervals.ua, found.p, holm_p) if found else None

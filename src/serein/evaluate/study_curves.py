@@ -1,18 +1,19 @@
 """What systems reach with fewer labels: the runs of a study as curves over ``finetune.label_share``."""
 
+import json
 import tomllib
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import nan
 from typing import Any
 
-from serein.errors import CorpusError
 from serein.evaluate.comparison import ends, in_thousandths
 from serein.evaluate.document import Block, Paragraph, Picture, Table
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import percent
 from serein.evaluate.significance import holm
-from serein.evaluate.study import Paired, Row, Study
+from serein.evaluate.study import Paired, Row, Study, label_share
 from serein.evaluate.summary import compare
 
 HEADER = ("Labels", "Series", "UA %", "UA minus first series", "p", "p (Holm)")
@@ -43,8 +44,8 @@ class Curves:
     """A study's points, from the smallest share to the largest.
 
     Attributes:
-        series: systems' names in the study's order, the first of which the others are held against; where a system has
-            several runs with the same share, the further ones are series of their own with a number.
+        series: systems' names in the study's order, the first of which the others are held against; runs of a system
+            under other settings, or again with the same share, are series of their own with a number.
         points: of all series.
     """
 
@@ -56,17 +57,12 @@ def label_curves(study: Study) -> Curves | None:
     """The runs of a study by share of labels; None where all have the same.
 
     Raises:
-        CorpusError: a run's recipe cannot be read; see also `serein.evaluate.summary.compare`.
+        CorpusError: see `serein.evaluate.summary.compare`.
     """
-    shares = [_label_share(row.run) for row in study.rows]
-    if len(set(shares)) == 1:
+    if not study.fewer_labels:
         return None
-    rows: dict[tuple[float, str], Row] = {}
-    uses: Counter[tuple[float, str]] = Counter()
-    for share, row in zip(shares, study.rows, strict=True):
-        uses[share, row.run.name] += 1
-        number = uses[share, row.run.name]
-        rows[share, row.run.name if number == 1 else f"{row.run.name} ({number})"] = row
+    shared = [(label_share(row.run), row) for row in study.rows]
+    rows = {(share, name): row for (share, row), name in zip(shared, _series_of(shared), strict=True)}
     series = tuple(dict.fromkeys(name for _, name in rows))
     references = [rows.get((share, series[0])) if name != series[0] else None for share, name in rows]
     found = [
@@ -145,13 +141,29 @@ def share_in_percent(share: float) -> str:
     return f"{100 * share:g} %"
 
 
-def _label_share(run: Run) -> float:
-    try:
-        return float(tomllib.loads(run.recipe).get("finetune", {}).get("label_share", 1.0))
-    except (tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError) as error:
-        raise CorpusError(
-            f"{run.folder / 'recipe.toml'}: is not a recipe that serein wrote ({error}); run it again"
-        ) from error
+def _series_of(rows: Sequence[tuple[float, Row]]) -> list[str]:
+    """Each row's series: its system, trained alike but for the share of labels and the epochs that go with it."""
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    uses: Counter[tuple[float, str, str]] = Counter()
+    series = []
+    for share, row in rows:
+        name, settings = row.run.name, _settings(row.run)
+        uses[share, name, settings] += 1
+        kind = (settings, uses[share, name, settings])
+        known = kinds.setdefault(name, [])
+        if kind not in known:
+            known.append(kind)
+        number = 1 + known.index(kind)
+        series.append(name if number == 1 else f"{name} ({number})")
+    return series
+
+
+def _settings(run: Run) -> str:
+    """The recipe without what a share of labels changes."""
+    recipe = tomllib.loads(run.recipe)
+    varied = ("label_share", "epochs")
+    finetune = {key: value for key, value in recipe.get("finetune", {}).items() if key not in varied}
+    return json.dumps(recipe | {"finetune": finetune}, sort_keys=True)
 
 
 def _cells(point: Point, curves: Curves) -> list[str]:

@@ -10,13 +10,15 @@ from serein.errors import UsageError
 from serein.evaluate import document
 from serein.evaluate.comparison import ends, in_thousandths
 from serein.evaluate.document import Banner, Block, Code, Details, Paragraph, Picture, Section, Table, Title
+from serein.evaluate.remarks import remarks
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS, percent
 from serein.evaluate.study import FORMAT, Row, Study, load_study
 from serein.evaluate.study_curves import Curves, curve_blocks, curve_numbers, curve_picture, label_curves
 from serein.files import as_json, write_atomically
 
-SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %", "UA minus first", "p", "p (Holm)")
+SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %")
+MINUS_HEADER = ("UA minus first", "p", "p (Holm)")
 COST_HEADER = ("Seconds", "Parameters", "MiB")
 TEXT_COLUMNS = 2
 FOOTER = "Every score is computed from predictions.csv of the runs; all numbers are in scores.json."
@@ -43,19 +45,29 @@ class StudyPaths:
     figures: tuple[Path, ...]
 
 
-def score_rows(study: Study) -> list[list[str]]:
-    """A row a variant under `SCORE_HEADER`; the first `TEXT_COLUMNS` cells are words."""
-    return [_score_cells(row, row is study.rows[0]) for row in study.rows]
+def score_table(study: Study) -> list[list[str]]:
+    """A header, then a row a variant; the first `TEXT_COLUMNS` cells are words.
+
+    Where shares of labels differ nothing is held against the first: `serein.evaluate.study_curves` compares those that
+    have as many.
+    """
+    if study.fewer_labels:
+        return [[*SCORE_HEADER], *(_score_cells(row) for row in study.rows)]
+    first, *others = study.rows
+    rows = [[*_score_cells(first), "", "", ""], *([*_score_cells(row), *_minus_cells(row)] for row in others)]
+    return [[*SCORE_HEADER, *MINUS_HEADER], *rows]
 
 
 def opening(study: Study) -> Paragraph:
-    """What was tested: corpus, protocol, test utterances, talkers and seeds of the first run."""
+    """What was tested: corpus, protocol, test utterances and talkers of the first run, and everybody's seeds."""
     first = study.rows[0].run
+    others = [f"{row.name}: {_seeds(row.run)}" for row in study.rows if row.run.seeds != first.seeds]
+    but = f" ({'; '.join(others)})" if others else ""
     talkers = {prediction.talker for prediction in first.predictions}
     tested = {prediction.id for prediction in first.predictions}
     return Paragraph(
         f"Corpus {first.corpus}, protocol {first.protocol.name} ({first.protocol.hash}): {len(tested):,} test "
-        f"utterances of {len(talkers)} talkers; training seeds {', '.join(map(str, first.seeds))}."
+        f"utterances of {len(talkers)} talkers; training seeds {_seeds(first)}{but}."
     )
 
 
@@ -135,8 +147,9 @@ def write_study(folder: str | Path) -> StudyPaths:
 
 def table(study: Study) -> Table:
     """A row a variant: what it scored, and what it cost."""
-    rows = [[*scores, *_cost_cells(row.run)] for scores, row in zip(score_rows(study), study.rows, strict=True)]
-    return Table([*SCORE_HEADER, *COST_HEADER], rows, text_columns=TEXT_COLUMNS)
+    header, *scores = score_table(study)
+    rows = [[*cells, *_cost_cells(row.run)] for cells, row in zip(scores, study.rows, strict=True)]
+    return Table([*header, *COST_HEADER], rows, text_columns=TEXT_COLUMNS)
 
 
 def _blocks(study: Study, curves: Curves | None) -> list[Block]:
@@ -144,59 +157,34 @@ def _blocks(study: Study, curves: Curves | None) -> list[Block]:
         Title(study.title),
         opening(study),
         *banners(study),
-        picture(study),
+        *(curve_blocks(curves, curve_picture(curves)) if curves else [picture(study)]),
         table(study),
-        Paragraph(READING),
+        *([] if curves else [Paragraph(READING)]),
         Paragraph(COST_READING),
         *map(Paragraph, DEFINITIONS),
-        *([Section("Fewer labels"), *curve_blocks(curves, curve_picture(curves))] if curves else []),
         Section("Runs"),
         *_identities(study),
         *(Details(row.name, [Code(row.run.command), Code(row.run.recipe)]) for row in study.rows),
     ]
 
 
-def _score_cells(row: Row, is_first: bool) -> list[str]:
-    pooled, found = row.summary.pooled, row.minus_first
-    minus = ["" if is_first else "not comparable", "", ""]
-    if found:
-        interval = ends(found.interval, "+.1f", ", ")
-        minus = [f"{100 * found.ua:+.1f} [{interval}]", in_thousandths(found.p), in_thousandths(found.holm_p)]
+def _score_cells(row: Row) -> list[str]:
+    pooled = row.summary.pooled
     return [
         row.name,
-        ", ".join(_remarks(row.run)),
+        ", ".join(remarks(row.run)),
         f"{percent(pooled.ua)} [{ends(row.summary.intervals.ua, between=', ')}]",
         percent(pooled.wa),
         percent(pooled.macro_f1),
-        *minus,
     ]
 
 
-def _remarks(run: Run) -> list[str]:
-    """What makes a score mean less than it seems to; for an interval, what leaving a talker out does not show.
-
-    An interval counts a talker as left out whose utterances have still trained the model, or chosen its epoch.
-    """
-    flags = {
-        "ORACLE: intervals too narrow": run.protocol.oracle,
-        "TALKERS SHARED: intervals too narrow": run.protocol.shares_talkers,
-        "validation talkers also train": _validation_talkers_train(run) and not run.protocol.shares_talkers,
-        "transductive": run.adapter_training == "transductive",
-        "talker statistics": run.talker_statistics != "none",
-        "synthetic voices": run.synthetic,
-        "collapsed": any(done.collapsed for done in run.fold_runs),
-    }
-    return [flag for flag, applies in flags.items() if applies]
-
-
-def _validation_talkers_train(run: Run) -> bool:
-    """Whether a fold's validation talkers train, as far as the run knows them: those who are tested somewhere."""
-    talkers = {row.id: row.talker for row in run.predictions}
-    return any(
-        {talkers[id_] for id_ in fold.train if id_ in talkers}
-        & {talkers[id_] for id_ in fold.validation if id_ in talkers}
-        for fold in run.protocol.folds
-    )
+def _minus_cells(row: Row) -> list[str]:
+    found = row.minus_first
+    if not found:
+        return ["not comparable", "", ""]
+    interval = ends(found.interval, "+.1f", ", ")
+    return [f"{100 * found.ua:+.1f} [{interval}]", in_thousandths(found.p), in_thousandths(found.holm_p)]
 
 
 def _cost_cells(run: Run) -> list[str]:
@@ -216,13 +204,17 @@ def _identities(study: Study) -> list[Block]:
         "System": [run.name for run in runs],
         "Adapter training": [run.adapter_training for run in runs],
         "Protocol": protocols,
-        "Seeds": [", ".join(map(str, run.seeds)) for run in runs],
+        "Seeds": [_seeds(run) for run in runs],
     }
     shared: list[Block] = []
     if len(set(protocols)) == 1:
         del columns["Protocol"]
         shared = [Paragraph(f"Protocol: {protocols[0]}")]
     return [*shared, Table([*columns], [*zip(*columns.values(), strict=True)], len(columns) - 1)]
+
+
+def _seeds(run: Run) -> str:
+    return ", ".join(map(str, run.seeds))
 
 
 def _seconds(run: Run) -> dict[str, float]:
@@ -254,7 +246,7 @@ def _numbers(study: Study, curves: Curves | None) -> Mapping[str, Any]:
                 "seeds": row.run.seeds,
                 "synthetic": row.run.synthetic,
                 "protocol": {"name": row.run.protocol.name, "hash": row.run.protocol.hash},
-                "remarks": _remarks(row.run),
+                "remarks": remarks(row.run),
                 "scores": asdict(row.summary.pooled),
                 "intervals": asdict(row.summary.intervals),
                 "seed_sd": asdict(row.summary.seed_sd),

@@ -82,7 +82,7 @@ class FrameStore:
 
     @property
     def digest(self) -> str:
-        """Sixteen hexadecimal digits that tell these frames, and whose they are, from any others."""
+        """Sixteen hexadecimal digits that tell these frames, and of which utterances they are, from any others."""
         held = [(header.ids, header.lengths, header.checksum) for header in self.headers.values()]
         return hashlib.sha256(json.dumps(held).encode()).hexdigest()[:16]
 

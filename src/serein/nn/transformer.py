@@ -102,7 +102,7 @@ class WeightedAverage(nn.Module):
 class FrameFrontEnd(nn.Module):
     """What stands before the adapter: each encoder layer standardised, then all of them mixed.
 
-    ``mean`` and ``deviation`` belong to the frames of the training talkers (``FrameArray.moments``);
+    ``mean`` and ``deviation`` belong to the frames that are trained on (``FrameArray.moments``);
     they are buffers, so they travel with the weights. With one layer there is nothing to mix.
 
     Args:

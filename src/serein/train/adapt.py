@@ -64,8 +64,8 @@ def adapt(
     """Train an adapter on the frames of these utterances; their labels are not looked at.
 
     Every draw is a pure function of (seed, step), and the checkpoint holds all that the next step depends on, so a
-    run that was killed and called again ends in the same bits on one machine. On a CPU the process keeps the memory
-    that a step frees (:func:`serein.train.machine.keep_freed_memory`).
+    run that was killed and called again ends in the same bits on one CPU (a GPU sums in no fixed order). On a CPU the
+    process keeps the memory that a step frees (:func:`serein.train.machine.keep_freed_memory`).
 
     Args:
         array: frames in memory.
@@ -193,7 +193,7 @@ def read(rows: Sequence[Row]) -> list[Row]:
     names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
     values = torch.stack([torch.stack([row[name].double() for name in names]) for row in rows]).cpu()
     for row, loss in zip(rows, values[:, names.index("loss")], strict=True):
-        check_finite(loss, "adapt", row["step"], row["learning_rate"])
+        check_finite(loss, "adapt", row["step"], learning_rate=row["learning_rate"])
     return [row | dict(zip(names, numbers, strict=True)) for row, numbers in zip(rows, values.tolist(), strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""Training state on disk: safetensors and JSON, so that a killed run continues to the same bits."""
+"""Training state on disk: safetensors and JSON, so that a killed run continues to the same bits (on a CPU)."""
 
 import hashlib
 import json

@@ -14,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from serein.corpus.corpus import Corpus
-from serein.corpus.protocol import Fold, Protocol, check_talkers, find_leaks
-from serein.errors import CorpusError, StoreError, UsageError
+from serein.corpus.protocol import Fold, Protocol, check_folds, find_leaks
+from serein.errors import SereinError, StoreError, UsageError
 from serein.files import write_atomically
 from serein.frames.batches import FrameArray
 from serein.frames.store import FrameStore
@@ -27,10 +27,10 @@ from serein.train.machine import environment, peak_memory_bytes, pick_device, pi
 from serein.train.material import gather
 from serein.train.names import run_name
 from serein.train.systems import SYSTEMS
-from serein.train.task import Outcome, Task
+from serein.train.task import MEMBER_STRIDE, Outcome, Task
 
 RUN_FORMAT = 1
-POSITIONS_SECONDS = 30.0  # positions are learned for at least this long, so that a model fits common windows
+POSITIONS_SECONDS = 30.0  # there are positions for at least this long, so that a model fits common windows
 
 
 def cross_validate(
@@ -78,8 +78,8 @@ def cross_validate(
     """
     folder = Path(folder)
     check_settings(system, recipe, views, unlabelled, beside)
-    if not seeds or len(set(seeds)) != len(seeds):
-        raise UsageError(f"seeds {list(seeds)}: give at least one, each once")
+    if not seeds or len(set(seeds)) != len(seeds) or max(seeds) >= MEMBER_STRIDE:
+        raise UsageError(f"seeds {list(seeds)}: give at least one, each once and below {MEMBER_STRIDE}")
     check_folds(protocol, corpus)
     device = pick_device(recipe.speed.device)
     adapter_training = recipe.adapt.data if system == "adapter" else "none"
@@ -92,6 +92,7 @@ def cross_validate(
     )  # fmt: skip
     array = material.array
     labels = label_indices(array.ids, corpus, protocol.labels)
+    talkers = {utterance.id: utterance.talker for utterance in corpus}
     config = model_config(store, array, recipe, protocol.labels)
     facts = {
         "format": RUN_FORMAT,
@@ -114,14 +115,13 @@ def cross_validate(
         "synthetic": synthetic,
         "leaks": [str(leak) for leak in find_leaks(protocol, corpus)],
         "without_frames": store.failed,
-        "truths": _digest(array.ids, labels.tolist()),
+        "truths": _digest(array.ids, labels.tolist(), sorted(talkers.items())),
         "device": device.type,
         "precision": pick_precision(device, recipe.speed.precision),
     }
     _claim(folder, facts, recipe, protocol)
 
     tasks = [(fold, seed) for seed in seeds for fold in protocol.folds]
-    talkers = {utterance.id: utterance.talker for utterance in corpus}
     for number, (fold, seed) in enumerate(tasks, start=1):
         place = folder / "folds" / fold.name / f"seed-{seed}"
         if not (place / "predictions.csv").exists():
@@ -134,7 +134,10 @@ def cross_validate(
             def tell(stage: str, done: int, total: int, step: Row, fold: Fold = fold, seed: int = seed) -> None:
                 report(stage, done, total, {"fold": fold.name, "seed": seed, **step})
 
-            outcome = SYSTEMS[system](task, tell)
+            try:
+                outcome = SYSTEMS[system](task, tell)
+            except SereinError as error:
+                raise type(error)(f"fold {fold.name}, seed {seed}: {error}") from error
             _write_outcome(place, task, outcome, talkers)
         report("crossval", number, len(tasks), {"fold": fold.name, "seed": seed})
     parts = [folder / "folds" / fold.name / f"seed-{seed}" / "predictions.csv" for fold, seed in tasks]
@@ -142,28 +145,6 @@ def cross_validate(
     rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines(keepends=True)[1:]]
     write_atomically(folder / "predictions.csv", "".join([header, *rows]).encode())
     return folder
-
-
-def check_folds(protocol: Protocol, corpus: Corpus) -> None:
-    """Refuse folds on which nothing can be chosen or judged.
-
-    Raises:
-        CorpusError: nobody validates in a fold, an utterance has none of the protocol's labels, or see
-            :func:`serein.corpus.protocol.check_talkers`.
-    """
-    check_talkers(protocol, corpus)
-    emotions = {utterance.id: utterance.emotion for utterance in corpus}
-    for fold in protocol.folds:
-        strange = [
-            name for name in (*fold.train, *fold.validation, *fold.test) if emotions[name] not in protocol.labels
-        ]
-        if strange:
-            raise CorpusError(
-                f"protocol {protocol.name}, fold {fold.name}: {strange[0]} is {emotions[strange[0]]!r} in corpus "
-                f"{corpus.name}, and the protocol has {', '.join(protocol.labels)}: was it made with another --map?"
-            )
-        if not fold.validation:
-            raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
 
 
 def check_settings(
@@ -177,7 +158,7 @@ def check_settings(
 
     Raises:
         UsageError: no such system, an adapter from elsewhere without another corpus, Co-att without log-mel frames for
-            every store, or ``test_views`` without views.
+            every store or with talker statistics, or ``test_views`` without views.
     """
     if system not in SYSTEMS:
         raise UsageError(f"system {system!r}: there are {', '.join(SYSTEMS)}")
@@ -187,6 +168,11 @@ def check_settings(
         raise UsageError(
             "co-att also hears log-mel frames (serein extract TABLE --encoder logmel): give --beside for the corpus, "
             f"and for each --view in their order ({1 + len(views)} in all, here are {len(beside)})"
+        )
+    if system == "co-att" and recipe.model.talker_statistics != "none":
+        raise UsageError(
+            f'co-att, model.talker_statistics = "{recipe.model.talker_statistics}": its MFCC are of log energies, of '
+            "which frames that are standardised talker by talker say nothing; leave it none"
         )
     check_views(recipe, views)
 
@@ -244,6 +230,13 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
         if differing:
             raise StoreError(
                 f"{folder}: holds a run with another {' and '.join(differing)}; give another folder with -o"
+            )
+        before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["torch"]
+        now = environment()["torch"]
+        if before != now and not (folder / "predictions.csv").exists():
+            raise StoreError(
+                f"{folder}: holds part of a run that torch {before} began, and this is torch {now}, whose draws and "
+                f"sums may be others; install torch {before} to continue it, or give another folder with -o"
             )
         return
     protocol.save(folder / "protocol.json")

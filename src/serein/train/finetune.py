@@ -138,7 +138,10 @@ def finetune(
         shown = Labelled(frames, padding_mask, frame_mask.to(device), truth, talking, weights, settings.label_smoothing)
         with autocast(device, recipe.speed.precision):
             logits, loss = objective(model, shown)
-        check_finite(loss, name, step, rates[0] * progress)
+        check_finite(
+            loss, name, step,
+            learning_rate=settings.learning_rate * progress, head_learning_rate=settings.head_learning_rate * progress,
+        )  # fmt: skip
 
         # step
         optimizer.zero_grad()

@@ -192,7 +192,11 @@ def _hear(
 def _fitting_adapter(folder: Path, store: FrameStore, array: FrameArray) -> WAPTransformer:
     adapter, config = load_model(folder)
     wanted, longest = EncoderDescription.of_store(store.settings), int(array.lengths.max())
-    if not isinstance(adapter, WAPTransformer) or config.encoder != wanted or config.max_frames < longest:
+    if (
+        not isinstance(adapter, WAPTransformer)
+        or not config.encoder.gives_frames_of(wanted)
+        or config.max_frames < longest
+    ):
         raise ModelError(
             f"{folder}: is not an adapter for these frames ({wanted.name}, layers {list(wanted.layers)}, up to "
             f"{longest} frames an utterance); run `serein adapt` on them"

@@ -9,7 +9,7 @@ import torch
 
 from serein.baselines.linear_probe import fit_linear_probes
 from serein.corpus.corpus import Corpus
-from serein.corpus.protocol import Protocol
+from serein.corpus.protocol import Protocol, check_folds
 from serein.errors import UsageError
 from serein.evaluate.layers import ProbedLayer, score_layers, write_layers
 from serein.evaluate.runs import Prediction
@@ -17,7 +17,7 @@ from serein.frames.encoder import SpeechEncoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.progress import Report, quiet
-from serein.train.crossval import check_folds, label_indices
+from serein.train.crossval import label_indices
 from serein.train.material import check_frames
 from serein.train.systems import PROBE_C
 from serein.train.task import ua_of_logits
@@ -85,7 +85,7 @@ def check_choice(protocol: Protocol, corpus: Corpus) -> None:
     """Refuse folds on which no layer can be chosen without a look at the test, or by talkers who train.
 
     Raises:
-        CorpusError: see `serein.train.crossval.check_folds`.
+        CorpusError: see `serein.corpus.protocol.check_folds`.
         UsageError: a talker validates, and trains or is tested in the same fold.
     """
     check_folds(protocol, corpus)

@@ -104,16 +104,23 @@ def keep_freed_memory(device: torch.device) -> None:
         mallopt(_M_TRIM_THRESHOLD, -1)
 
 
-def check_finite(loss: Tensor, stage: str, step: int, learning_rate: float) -> None:
+def check_finite(loss: Tensor, stage: str, step: int, **rates: float) -> None:
     """Stop a training that has diverged.
+
+    Args:
+        loss: of this step.
+        stage: of the training.
+        step: counted from 0.
+        rates: the learning rates at this step, by their keys in the recipe.
 
     Raises:
         SereinError: the loss is infinite or not a number.
     """
     if not torch.isfinite(loss):
         raise SereinError(
-            f"{stage}: the loss is {loss.item()} at step {step} (learning rate {learning_rate:.2g}): the training has "
-            f"diverged; try a smaller one, or --set speed.precision=float32"
+            f"{stage}: the loss is {loss.item()} at step {step} "
+            f"({', '.join(f'{name} {rate:.2g}' for name, rate in rates.items())}): the training has diverged; try a "
+            "smaller learning rate, or --set speed.precision=float32"
         )
 
 

@@ -52,6 +52,7 @@ def adapt_store(store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: 
         what happened if its teacher collapsed, in words that its card has too, or "".
     """
     _refuse_talker_statistics(recipe)
+    recipe = recipe.model_copy(update={"adapt": recipe.adapt.model_copy(update={"data": "inductive"})})
     folder = Path(folder)
     array = store.load(mapped=recipe.speed.frames == "mapped")
     config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
@@ -162,7 +163,10 @@ def train_model(
     }
     origin = ORIGINS[recipe.adapt.data]
     if pretrained is not None and recipe.adapt.data != "elsewhere":
-        origin = "The adapter was trained before, and may have heard those who chose, without their labels."
+        origin = (
+            "The adapter was trained before, and may have heard those who chose, without their labels; what the recipe "
+            "says of adapter training was not used."
+        )
     if outcome.collapse:
         origin += f" {collapsed(outcome.collapse)}"
     made = Made(corpus, config, recipe, origin, facts, calibration, run)
@@ -206,7 +210,7 @@ def _validation(corpus: Corpus, seed: int) -> tuple[str, ...]:
 def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, report: Report) -> Calibration:
     """Of a model like the one to ship, on the validation talkers, from whom it has not learned.
 
-    The first of its networks is the one that chose, at the epoch that was chosen.
+    The first of its networks is the one that chose, at the epoch that was chosen (on a GPU, nearly).
     """
     start = start_of(task, {}, report)  # an adapter that was trained without labels is in its checkpoint
     networks: list[nn.Module] = []
@@ -241,7 +245,7 @@ def _run_of(folder: Path, corpus: Corpus, config: ModelConfig, recipe: Recipe, v
         "system": run.system == "adapter",
         "corpus": run.corpus == corpus.name and run.truths().items() <= truths.items(),
         "labels": sorted(run.protocol.labels) == sorted(config.labels),
-        "encoder": EncoderDescription(**run.encoder).gives_frames_of(config.encoder),
+        "encoder": "members" not in run.encoder and EncoderDescription(**run.encoder).gives_frames_of(config.encoder),
         "recipe": _settings(Recipe.from_toml(run.recipe, source=str(folder / "recipe.toml"))) == _settings(recipe),
         "views": said.get("views", []) == views,
         "unlabelled corpora": others or not said.get("unlabelled"),

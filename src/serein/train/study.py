@@ -105,7 +105,8 @@ def run_study(
         report: told of every step, and at stage ``study`` of every variant done.
 
     Raises:
-        UsageError: fewer than two variants, two of one folder, or settings that one of them cannot be trained with.
+        UsageError: fewer than two variants, two of one folder, settings that one of them cannot be trained with, or a
+            folder that holds another study.
         CorpusError, StoreError: see `serein.train.crossval.cross_validate`.
     """
     folder = Path(folder)
@@ -171,10 +172,14 @@ def ablation_variants(path: str | Path, protocol: Protocol, changes: Sequence[st
     """
     ablation = read_ablation(path)
     base = Path(path).parent / ablation.base
-    return [
-        Variant(change.name, ablation.system, Recipe.read(base, [*ablation.set, *changes, *change.set]), protocol)
-        for change in ablation.variant
-    ]
+    variants = []
+    for change in ablation.variant:
+        try:
+            recipe = Recipe.read(base, [*ablation.set, *changes, *change.set])
+        except UsageError as error:
+            raise UsageError(f"{path}, variant {change.name!r}: {error}") from error
+        variants.append(Variant(change.name, ablation.system, recipe, protocol))
+    return variants
 
 
 def inflation_variants(protocol: Protocol, corpus: Corpus, system: str, recipe: Recipe) -> list[Variant]:

@@ -127,7 +127,7 @@ def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: 
     One training chooses for all members of a committee; the refit is what makes them several.
 
     An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
-    gives the same bits.
+    gives the same bits on a CPU, and on a GPU, which sums in no fixed order, nearly the same.
     """
     array, recipe, talkers = task.array, task.finetuning(), task.trained_talkers()
     _, validation, test = task.parts()

@@ -23,7 +23,7 @@ from serein.recipe import Recipe
 from serein.train.checkpoint import Checkpoint, Row, digest
 from serein.train.machine import Stage, arithmetic, generator
 
-MEMBER_STRIDE = 1_000  # more than there are repetitions, so that no two committees share a member
+MEMBER_STRIDE = 1_000  # seeds stay below it, so that no two committees share a member
 CHECKPOINT_SUFFIX = ".checkpoint.safetensors"
 
 
@@ -140,7 +140,9 @@ class Task:
             include={"width", "blocks", "heads", "dropout", "layer_mix", "talker_statistics"}
         )
         ids = [self.array.ids[index] for index in heard.tolist()]
-        shape_and_data = (shape, recipe.adapt, config.encoder, config.max_frames, self.frames, ids)
+        shape_and_data = (
+            shape, recipe.adapt, config.encoder, config.max_frames, self.frames, ids, self.talkers.tolist(),
+        )  # fmt: skip
         purpose = digest(Recipe(), self.seed, *shape_and_data, arithmetic(recipe.speed))
         return Checkpoint(
             self.adapters / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose
@@ -164,7 +166,8 @@ class Task:
 
     def _purpose(self) -> str:
         start = self.pretrained.state_dict() if self.pretrained else {}
-        facts = (self.config, self.fold, self.labels.tolist(), self.frames, self.array.ids, save(start))
+        whose = (self.array.ids, self.labels.tolist(), self.talkers.tolist())
+        facts = (self.config, self.fold, self.frames, *whose, save(start))
         return digest(self.recipe, self.seed, *facts, arithmetic(self.recipe.speed))
 
 

@@ -209,7 +209,7 @@ def train_epoch(
     seed_globally(seed, epoch)
     for step, chosen in enumerate(batches):
         loss = train_step(model, optimizer, [waveforms[index] for index in chosen.tolist()], labels[chosen])
-        check_finite(loss, "whole encoder", step, optimizer.param_groups[0]["lr"])
+        check_finite(loss, "whole encoder", step, learning_rate=optimizer.param_groups[0]["lr"])
         losses.append(loss.item())
         report("whole encoder", step + 1, len(batches), {"loss": losses[-1]})
     return losses
