@@ -108,6 +108,9 @@ def test_finished_runs_become_a_study(place, benchmark):
     assert turned == pytest.approx(-straight)
     assert turned != 0
     assert serein("study", place / "made", *runs[::-1]).exit_code == 0
+    alone = serein("study", place / "made", "--title", "Another")
+    assert isinstance(alone.exception, UsageError)
+    assert "name its runs too" in str(alone.exception)
 
 
 def test_a_study_that_a_command_made_is_not_written_over(place, benchmark):

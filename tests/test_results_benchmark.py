@@ -193,7 +193,7 @@ def test_an_encoder_of_the_hub_keeps_its_whole_name(tmp_path):
 def test_of_a_committee_each_encoder_is_named(tmp_path):
     runs = [write_run(tmp_path / name) for name in ("one", "two")]
     facts = json.loads((runs[1] / "run.json").read_text())
-    facts["encoder"]["name"] = "other/encoder"
+    facts["encoder"] |= {"name": "other/encoder", "layers": [9]}
     (runs[1] / "run.json").write_text(json.dumps(facts))
     said = results.encoders(load_run(average(runs, tmp_path / "both")))
     assert [line.split(",")[0] for line in said] == ["Encoder toy/encoder", "Encoder other/encoder"]

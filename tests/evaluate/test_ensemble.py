@@ -59,16 +59,27 @@ def test_runs_on_other_utterances_make_no_committee(default_run, tmp_path):
 def test_members_of_several_encoders_and_recipes_are_all_named(make_run, tmp_path):
     first, second = make_run("first"), make_run("second")
     edited = json.loads((second / "run.json").read_text())
-    edited["encoder"]["name"] = "other/encoder"
+    edited["encoder"]["layers"] = [9]
+    edited["without_frames"] = {"lost": "no file"}
     (second / "run.json").write_text(json.dumps(edited | {"frames": ["another"]}))
     (second / "recipe.toml").write_text("[finetune]\nepochs = 3\n")
     both = load_run(average([first, second], tmp_path / "both"))
     encoders = [load_run(member).encoder for member in (first, second)]
     assert both.encoder == {"members": encoders}
-    assert both.recipe == f"# second has a recipe of its own; this is that of first\n{load_run(first).recipe}"
+    assert both.recipe == f"# {second} has a recipe of its own; this is that of {first}\n{load_run(first).recipe}"
+    assert both.without_frames == {"lost": "no file"}
     assert "frames" not in json.loads((tmp_path / "both" / "run.json").read_text())
     three = load_run(average([tmp_path / "both", first], tmp_path / "three"))
     assert three.encoder == {"members": encoders}
+    assert three.recipe == both.recipe
+
+
+def test_an_encoder_under_another_name_is_the_same(make_run, tmp_path):
+    first, moved = make_run("first"), make_run("moved")
+    facts = json.loads((moved / "run.json").read_text())
+    facts["encoder"]["name"] = "moved/encoder"
+    (moved / "run.json").write_text(json.dumps(facts))
+    assert load_run(average([first, moved], tmp_path / "both")).encoder == load_run(first).encoder
 
 
 def test_runs_that_disagree_about_a_truth_make_no_committee(make_run, tmp_path):

@@ -240,6 +240,8 @@ def test_runs_under_other_protocols_are_shown_and_called_not_comparable(make_run
     header, _, row = score_table([load_run(ours), load_run(oracle)])
     cells = dict(zip(header, row, strict=True))
     assert cells["UA minus first"] == "not comparable"
+    assert "ORACLE: the validation part of a fold is its test part." in write_report(oracle).markdown.read_text()
+    assert "ORACLE: the validation" not in paths.markdown.read_text()
     assert cells["Remarks"] == "ORACLE: intervals too narrow, transductive: intervals too narrow"
 
 

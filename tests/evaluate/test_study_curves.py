@@ -107,6 +107,7 @@ def test_a_series_holds_runs_of_one_recipe_but_for_labels_and_epochs(make_share,
     for (name, folder), width, epochs in zip(runs, (64, 64, 128, 128), (9, 3, 9, 3), strict=True):
         share = dict(places)[name]
         text = f"[model]\nwidth = {width}\n[finetune]\nepochs = {epochs}\nlabel_share = {share}\n"
+        text += f"[speed]\ncheckpoint_seconds = {epochs}.0\n"
         (folder / "recipe.toml").write_text(text)
     save_study(tmp_path, "runs", "t", runs)
     series = {point.row.name: point.series for point in label_curves(load_study(tmp_path)).points}

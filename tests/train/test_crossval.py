@@ -275,7 +275,7 @@ def test_a_run_that_does_not_say_what_it_heard_can_only_be_read(
     run = Path(shutil.copytree(linear_run, tmp_path / "run"))
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     (run / "run.json").write_text(json.dumps({name: fact for name, fact in facts.items() if name != "frames"}))
-    with pytest.raises(StoreError, match="an earlier serein, which did not say which frames it heard"):
+    with pytest.raises(StoreError, match="an earlier serein, which did not say which frames it heard and whose"):
         cross_validate(tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
     assert load_run(run).predictions == load_run(linear_run).predictions
 
@@ -308,7 +308,7 @@ def test_a_run_is_not_continued_with_other_talkers(linear_run, tone_store, label
         labelled,
         utterances=tuple(replace(u, talker=renamed.get(u.talker, u.talker)) for u in (first, *others)),
     )
-    with pytest.raises(StoreError, match="holds a run with another truths; give another folder"):
+    with pytest.raises(StoreError, match="holds a run with another talkers; give another folder"):
         cross_validate(tone_store, corrected, protocol, linear_run, tiny_recipe, system="linear", seeds=(0, 1))
 
 
@@ -597,7 +597,7 @@ def test_a_run_with_views_or_other_corpora_is_not_continued_without_them(
     run = cross_validate(tone_store, labelled, two_folds, tmp_path / "run", recipe, unlabelled=[other])
     assert load_run(run).name == "adapter, trained without labels on other corpora (quiet)"
     assert json.loads((run / "run.json").read_text())["unlabelled"] == ["quiet"]
-    with pytest.raises(StoreError, match="holds a run with another frames and unlabelled and truths;"):
+    with pytest.raises(StoreError, match="holds a run with another frames and unlabelled and truths and talkers;"):
         cross_validate(tone_store, labelled, two_folds, run, recipe, unlabelled=[other, other])
     with pytest.raises(UsageError, match="give the other corpora with --unlabelled"):
         cross_validate(tone_store, labelled, two_folds, run, recipe)

@@ -200,9 +200,10 @@ def test_an_adapter_from_another_place_of_the_same_encoder_fits(tone_store, reci
 
 
 def test_an_adapter_has_a_card_that_the_hub_reads(tone_store, recipe, tmp_path):
-    adapt_store(tone_store, tmp_path, changed(recipe, "adapt.epochs=1"))
+    adapt_store(tone_store, tmp_path, changed(recipe, "adapt.epochs=1", "adapt.data=none"))
     card = ModelCard.load(tmp_path / "README.md")
     assert card.data.library_name == "serein"
+    assert 'data = "inductive"' in card.text  # it was trained, whatever the recipe is for
     assert "96 utterances, 6 talkers" in card.text
     assert "trained without labels" in card.text
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import shlex
+import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
     facts = {key: value for key, value in said[0].items() if all(other.get(key) == value for other in said)}
     facts |= {"corpus": first.corpus, "encoder": _encoder(runs), "leaks": first.leaks}
     facts["synthetic"] = any(run.synthetic for run in runs)
+    facts["without_frames"] = {name: why for run in runs for name, why in run.without_frames.items()}
     facts |= {"name": f"{' + '.join(names)}, {members} averaged", "seeds": [0], "system": "ensemble"}
     facts["adapter_training"] = min((run.adapter_training for run in runs), key=BY_FLATTERY.index)
     facts["talker_statistics"] = max((run.talker_statistics for run in runs), key=lambda said: said != "none")
@@ -95,18 +97,22 @@ def _mean(runs: Sequence[Run]) -> dict[str, Float[np.ndarray, " labels"]]:
 
 
 def _recipe(runs: Sequence[Run]) -> str:
-    """The members' own; where they have several, the first's, which says so."""
-    others = [run.folder.name for run in runs if run.recipe != runs[0].recipe]
-    return "".join(f"# {name} has a recipe of its own; this is that of {runs[0].folder.name}\n" for name in others) + (
-        runs[0].recipe
+    """The members' own; where they have several, the first's, and above it whose it is not."""
+    first = runs[0]
+    others = [run.folder for run in runs if tomllib.loads(run.recipe) != tomllib.loads(first.recipe)]
+    return "".join(f"# {folder} has a recipe of its own; this is that of {first.folder}\n" for folder in others) + (
+        first.recipe
     )
 
 
 def _encoder(runs: Sequence[Run]) -> Mapping[str, Any]:
-    """The members' own; where they have several, all of them under ``members``."""
-    encoders = [encoder for run in runs for encoder in run.encoder.get("members", [run.encoder])]
-    different = [encoder for place, encoder in enumerate(encoders) if encoder not in encoders[:place]]
-    return different[0] if len(different) == 1 else {"members": different}
+    """The members' own; where they have several, all of them under ``members``. Weights tell them apart, not names."""
+    different: dict[str, Mapping[str, Any]] = {}
+    for encoder in (each for run in runs for each in run.encoder.get("members", [run.encoder])):
+        what_it_is = {key: fact for key, fact in encoder.items() if key not in ("name", "revision")}
+        different.setdefault(json.dumps(what_it_is), encoder)
+    first, *others = different.values()
+    return {"members": [first, *others]} if others else first
 
 
 def _table(run: Run, labels: Sequence[str], mean: Mapping[str, Float[np.ndarray, " labels"]]) -> str:

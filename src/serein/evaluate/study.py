@@ -87,7 +87,7 @@ def save_study(folder: Path, kind: Kind, title: str, runs: Sequence[tuple[str, P
     if (folder / FILE).exists():
         present = _read(folder)
         if present["kind"] != kind or (kind != "runs" and present["title"] != title):
-            raise UsageError(f"{folder}: holds another study ({present['title']}); give another folder with -o")
+            raise UsageError(f"{folder}: holds another study ({present['title']}); give another folder")
     content = {
         "format": FORMAT,
         "kind": kind,

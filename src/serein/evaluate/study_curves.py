@@ -86,8 +86,9 @@ def curve_blocks(curves: Curves, drawn: Picture) -> list[Block]:
     """The curves' picture, their table, and how to read them."""
     compared = (
         f" UA minus first series: minus the UA of {curves.series[0]} with the same share of labels, in points, with a "
-        "paired 95 % interval over the same talkers. Holm's p is adjusted for the number of differences in this table, "
-        "and it decides."
+        "paired 95 % interval over the same talkers. p: how likely equally good series differ by at least this much "
+        "with such talkers; Holm's is adjusted for the number of differences in this table, and it decides: below 0.05 "
+        "one series is called better, else the two cannot be told apart."
     )
     reading = (
         "Labels: the share of each class's training labels that may be used. Which those are is drawn by the training "
@@ -159,8 +160,8 @@ def _series_of(rows: Sequence[tuple[float, Row]]) -> list[str]:
 
 
 def _settings(run: Run) -> str:
-    """The recipe without what a share of labels changes."""
-    recipe = tomllib.loads(run.recipe)
+    """The recipe without what a share of labels changes, and without ``[speed]``, which changes no run."""
+    recipe = tomllib.loads(run.recipe) | {"speed": {}}
     varied = ("label_share", "epochs")
     finetune = {key: value for key, value in recipe.get("finetune", {}).items() if key not in varied}
     return json.dumps(recipe | {"finetune": finetune}, sort_keys=True)

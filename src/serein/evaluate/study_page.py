@@ -1,4 +1,4 @@
-"""A study as a page: one table, one picture, curves where shares of labels differ, every number as JSON."""
+"""A study as a page: one table, one picture (curves where shares of labels differ), every number as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

@@ -73,8 +73,10 @@ def cross_validate(
 
     Raises:
         CorpusError: a talker on both sides, an utterance without frames, or a recording of the corpus in another.
-        StoreError: the folder holds a run with other settings, or the stores do not go together.
-        UsageError: see :func:`check_settings` and :func:`serein.train.material.gather`; or no seed.
+        StoreError: the folder holds a run with other settings, or part of one under another torch, or the stores do
+            not go together.
+        UsageError: see :func:`check_settings` and :func:`serein.train.material.gather`; or no seed, one twice, or one
+            of 1000 and more.
     """
     folder = Path(folder)
     check_settings(system, recipe, views, unlabelled, beside)
@@ -115,7 +117,8 @@ def cross_validate(
         "synthetic": synthetic,
         "leaks": [str(leak) for leak in find_leaks(protocol, corpus)],
         "without_frames": store.failed,
-        "truths": _digest(array.ids, labels.tolist(), sorted(talkers.items())),
+        "truths": _digest(array.ids, labels.tolist()),
+        "talkers": _digest(array.ids, material.talkers.tolist(), sorted((name, talkers[name]) for name in named)),
         "device": device.type,
         "precision": pick_precision(device, recipe.speed.precision),
     }
@@ -221,10 +224,10 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
             "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
             "protocol": Protocol.load(folder / "protocol.json").hash,
         }
-        if "frames" not in present:
+        if not {"frames", "talkers"} <= present.keys():
             raise StoreError(
-                f"{folder}: holds a run of an earlier serein, which did not say which frames it heard, so nothing can "
-                "be added to it; give another folder with -o (it can still be reported and compared)"
+                f"{folder}: holds a run of an earlier serein, which did not say which frames it heard and whose, so "
+                "nothing can be added to it; give another folder with -o (it can still be reported and compared)"
             )
         differing = [name for name in wanted if name != "command" and wanted[name] != present.get(name)]
         if differing:

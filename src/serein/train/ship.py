@@ -46,7 +46,8 @@ ORIGINS = {
 def adapt_store(store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: int = 0, report: Report = quiet) -> str:
     """Train an adapter on all frames of a store, without labels; save it as a model folder without a head.
 
-    Its local attributes stand beside it (:func:`serein.train.inspect.save_attributes`).
+    Its local attributes stand beside it (:func:`serein.train.inspect.save_attributes`). Whatever the recipe's
+    ``adapt.data`` is, all of the store is heard, and the card says "inductive".
 
     Returns:
         what happened if its teacher collapsed, in words that its card has too, or "".
