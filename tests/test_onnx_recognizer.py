@@ -50,11 +50,11 @@ def model_folder(tmp_path_factory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(1)
         members = [build_classifier(config, build_adapter(config)) for _ in range(2)]
-    for member in members:  # so that answers are far from even, and different for different sounds
-        member.adapter.front_end.mean.fill_(-6)
-        member.adapter.front_end.deviation.fill_(3)
-        member.adapter.positions.data.normal_(std=0.5)
-        member.output.weight.data.mul_(20)
+        for member in members:  # so that answers are far from even, and different for different sounds
+            member.adapter.front_end.mean.fill_(-6)
+            member.adapter.front_end.deviation.fill_(3)
+            member.adapter.positions.data.normal_(std=0.5)
+            member.output.weight.data.mul_(20)
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, Committee(members), config)
     return folder

@@ -41,7 +41,7 @@ def fed(samples, sizes, **how):
     return windows, running.timeline()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=25)
 @given(
     st.lists(st.integers(1, 9_000), min_size=1, max_size=5),
     st.integers(0, 60_000),
