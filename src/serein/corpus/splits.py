@@ -227,8 +227,8 @@ def _next_validates(tests: _Groups, pool: Sequence[Utterance]) -> tuple[Fold, ..
     names = list(tests)
     if len(names) < 3:
         raise CorpusError(
-            f"one is tested, the next validates, a third trains, and there is only {', '.join(names)}; a protocol of "
-            "utterances, random-K-TALKERS-SHARED, needs no three groups, and says so in its name"
+            f"one is tested, the next validates, a third trains, and there is only {', '.join(names)}; take a protocol "
+            "that makes three groups, such as talkers-3"
         )
     following = zip(names, names[1:] + names[:1], strict=True)
     return tuple(_fold(name, pool, tests[after], tests[name]) for name, after in following)

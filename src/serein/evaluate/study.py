@@ -66,14 +66,17 @@ class Study:
         kind: what was varied: the system, the recipe, the protocol, or anything.
         title: the page's.
         rows: in the order of every table.
-        fewer_labels: whether the runs differ in the share of labels that they may use.
     """
 
     folder: Path
     kind: Kind
     title: str
     rows: tuple[Row, ...]
-    fewer_labels: bool
+
+    @property
+    def fewer_labels(self) -> bool:
+        """Whether the runs differ in the share of labels that they may use."""
+        return _shares_differ([row.run for row in self.rows])
 
 
 def save_study(folder: Path, kind: Kind, title: str, runs: Sequence[tuple[str, Path]]) -> None:
@@ -106,9 +109,7 @@ def load_study(folder: str | Path) -> Study:
     folder = Path(folder)
     content = _read(folder)
     runs = [(name, load_run(folder / run)) for name, run in content["runs"]]
-    fewer_labels = len({label_share(run) for _, run in runs}) > 1
-    kind = content["kind"]
-    return Study(folder, kind, content["title"], _rows(runs, kind == "inflation", fewer_labels), fewer_labels)
+    return Study(folder, content["kind"], content["title"], _rows(runs, content["kind"] == "inflation"))
 
 
 def name_runs(folders: Sequence[Path]) -> list[tuple[str, Path]]:
@@ -154,14 +155,19 @@ def _read(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _rows(runs: Sequence[tuple[str, Run]], across_protocols: bool, fewer_labels: bool) -> tuple[Row, ...]:
+def _shares_differ(runs: Sequence[Run]) -> bool:
+    return len({label_share(run) for run in runs}) > 1
+
+
+def _rows(runs: Sequence[tuple[str, Run]], across_protocols: bool) -> tuple[Row, ...]:
     """Scores of different protocols are no pair, except where the study is about what the protocol does.
 
     Nor are those of different shares of labels: whoever has more has more.
     """
     (_, first), *others = runs
     pair = subtract if across_protocols else compare
-    differences = [None if fewer_labels else pair(run, first) for _, run in others]
+    alone = _shares_differ([run for _, run in runs])
+    differences = [None if alone else pair(run, first) for _, run in others]
     adjusted = holm([found.p if found else nan for found in differences])
     minus_first = [
         Paired(found.scores.ua, found.intervals.ua, found.p, holm_p) if found else None
