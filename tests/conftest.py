@@ -97,6 +97,7 @@ def tiny_recipe() -> Recipe:
         batch_size = 12
         learning_rate = 3e-3
         head_learning_rate = 1e-2
+        baseline_learning_rates = [1e-2]
         [speed]
         precision = "float32"
         device = "cpu"

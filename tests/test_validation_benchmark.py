@@ -13,8 +13,8 @@ class Ran:
 
 
 class FoldRan:
-    def __init__(self, seed, *scores):
-        self.seed = seed
+    def __init__(self, seed, *scores, **choice):
+        self.seed, self.choice = seed, choice
         self.history = {"finetune": {"validation_ua": np.array(scores)}} if scores else {}
 
 
@@ -28,3 +28,9 @@ def test_it_is_the_mean_over_folds_of_each_folds_best_epoch():
 def test_a_system_without_epochs_is_refused():
     with pytest.raises(UsageError, match="mine has no epochs"):
         validation.mean_best(Ran(FoldRan(0)), 0)
+
+
+def test_the_rates_that_folds_chose_are_counted_seed_by_seed():
+    folds = [FoldRan(0, 0.5, epochs=2, learning_rate=rate) for rate in (1e-2, 3e-3, 1e-2)]
+    run = Ran(*folds, FoldRan(1, 0.5, epochs=2))
+    assert (validation.rates(run, 0), validation.rates(run, 1)) == ("0.003: 1, 0.01: 2", "")

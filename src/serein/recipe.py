@@ -3,7 +3,7 @@
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -92,7 +92,10 @@ class Finetune(Section):
     min_steps: int = Field(0, ge=0, description="more epochs, where the utterances are too few for so many steps")
     batch_size: int = Field(96, ge=1, description="utterances of mean length in a batch")
     learning_rate: float = Field(1e-4, gt=0, description="of the adapter alone, at the start of its cosine")
-    head_learning_rate: float = Field(1e-3, gt=0, description="of all else that learns from labels")
+    head_learning_rate: float = Field(1e-3, gt=0, description="of the layers after the adapter")
+    baseline_learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1e-3, 3e-3, 1e-2), min_length=1, description="among which a baseline chooses on the validation talkers"
+    )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0)
     balance: Literal["masked-copies", "class-weights", "none"] = Field(
@@ -207,4 +210,6 @@ def _known(recipe: type[Recipe], place: tuple[int | str, ...]) -> str:
 def _toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return f'"{value}"' if isinstance(value, str) else repr(value)

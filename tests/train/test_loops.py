@@ -13,7 +13,7 @@ from serein.frames.batches import FrameArray
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, collapse, fresh_adapter
 from serein.train.checkpoint import Checkpoint
-from serein.train.finetune import _class_weights, balanced_examples, best_epoch, finetune, in_batches
+from serein.train.finetune import _class_weights, balanced_examples, best_row, finetune, in_batches
 from serein.train.machine import (
     Stage,
     _state,
@@ -151,13 +151,12 @@ def test_every_way_of_balancing_learns_the_tones(material, tiny_recipe, balance)
     scored = [row for row in history if "validation_ua" in row]
     assert len(scored) == settings.epochs
     assert max(row["validation_ua"] for row in scored) > 0.6
-    chosen = best_epoch(history)
-    assert scored[chosen - 1]["validation_ua"] == max(row["validation_ua"] for row in scored)
+    assert best_row(history)["validation_ua"] == max(row["validation_ua"] for row in scored)
 
 
 def test_the_best_epoch_is_the_earliest_of_the_best():
     rows = [{"epoch": e, "validation_ua": ua} for e, ua in enumerate([0.2, 0.7, 0.7, 0.5])]
-    assert best_epoch([{"epoch": 0}, *rows]) == 2
+    assert best_row([{"epoch": 0}, *rows]) == rows[1]
 
 
 def test_answers_come_in_the_asked_order_however_they_were_batched(material, tiny_recipe):

@@ -19,8 +19,9 @@ from serein.recipe import Recipe
 from serein.train import systems
 from serein.train.adapt import fresh_adapter
 from serein.train.crossval import cross_validate, label_indices, model_config
-from serein.train.finetune import in_batches
+from serein.train.finetune import best_row, in_batches
 from serein.train.heads import HEADS
+from serein.train.machine import Stage
 from serein.train.material import Material, gather
 from serein.train.names import NAMES
 from serein.train.systems import SYSTEMS, baseline
@@ -116,6 +117,33 @@ def test_the_refit_learns_from_training_and_validation_talkers_and_their_views(t
     assert trained == [at_both_speeds(*fold.train), at_both_speeds(*fold.train, *fold.validation)]
     assert judged[0].equal(task.parts().validation)  # no views, and all of them
     assert judged[1] is None
+
+
+def test_a_baseline_chooses_its_rate_on_the_validation_talkers_and_refits_at_it(task, monkeypatch, tmp_path):
+    def at(*rates: float) -> Task:
+        changes = [f"finetune.baseline_learning_rates={list(rates)}", "finetune.epochs=4"]
+        folder = tmp_path / str(len(rates))
+        folder.mkdir()
+        return replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), changes), folder=folder)
+
+    trained = []
+
+    def watch(model, array, labels, train, recipe, **how):
+        trained.append((recipe.finetune.head_learning_rate, how["stage"]))
+        return finetune(model, array, labels, train, recipe, **how)
+
+    finetune = systems.finetune
+    monkeypatch.setattr(systems, "finetune", watch)
+    rates = (1e-6, 1e-2, 1e-7)
+    outcome = SYSTEMS["superb"](at(*rates), quiet)
+    assert trained == [*((rate, Stage.FINETUNE) for rate in rates), (1e-2, Stage.REFIT)]
+    alone = SYSTEMS["superb"](at(1e-2), quiet)
+    assert outcome.choice == {**alone.choice, "learning_rate": 1e-2}
+    assert outcome.probabilities.equal(alone.probabilities)
+    assert [row for row in outcome.history if row["stage"] != "tried"] == alone.history
+    tried = [row for row in outcome.history if row["stage"] == "tried"]
+    assert max(row["learning_rate"] for row in tried) == 1e-6
+    assert max(row.get("validation_ua", 0) for row in tried) < best_row(alone.history)["validation_ua"]
 
 
 @pytest.mark.parametrize("system", ["superb", "adapter"])

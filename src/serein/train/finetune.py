@@ -74,7 +74,7 @@ def finetune(
 ) -> list[Row]:
     """Train any module that maps (frames, padding mask, frame mask) to logits, in place.
 
-    See :func:`best_epoch` for the choice that the history allows. On a CPU the process keeps the memory that a step
+    See :func:`best_row` for the choice that the history allows. On a CPU the process keeps the memory that a step
     frees (:func:`serein.train.machine.keep_freed_memory`).
 
     Args:
@@ -169,11 +169,10 @@ def finetune(
     return history
 
 
-def best_epoch(history: Sequence[Row]) -> int:
-    """How many epochs to train: up to the one with the best validation UA, the earliest where several tie."""
+def best_row(history: Sequence[Row]) -> Row:
+    """The end of the epoch with the best validation UA, the earliest where several tie."""
     scored = [row for row in history if "validation_ua" in row]
-    best = max(scored, key=lambda row: (row["validation_ua"], -row["epoch"]))
-    return int(best["epoch"]) + 1
+    return max(scored, key=lambda row: (row["validation_ua"], -row["epoch"]))
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ from serein.train.adapt import adapt
 from serein.train.card import Made, adapter_card, collapsed, model_card
 from serein.train.checkpoint import Checkpoint, digest
 from serein.train.crossval import check_views, label_indices, model_config
-from serein.train.finetune import finetune, in_batches
+from serein.train.finetune import best_row, finetune, in_batches
 from serein.train.inspect import save_attributes
 from serein.train.machine import arithmetic
 from serein.train.material import gather
@@ -142,11 +142,7 @@ def train_model(
     calibration = _calibration(task, corpus, chosen, abstain_below, report)
     config = config.model_copy(update={"temperature": calibration.temperature, "abstain_below": abstain_below})
     save_model(folder, outcome.model, config)
-    scores = next(
-        row
-        for row in outcome.history
-        if row["stage"] == "finetune" and row["epoch"] == chosen - 1 and "validation_ua" in row
-    )
+    scores = best_row(outcome.history)
     facts = {
         "epochs": chosen,
         "validation_ua": scores["validation_ua"],

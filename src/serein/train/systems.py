@@ -1,7 +1,7 @@
 """What can be cross-validated: each system learns one fold and gives probabilities for its test utterances."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -19,7 +19,7 @@ from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, fresh_adapter
 from serein.train.checkpoint import Row
-from serein.train.finetune import best_epoch, finetune, in_batches
+from serein.train.finetune import best_row, finetune, in_batches
 from serein.train.heads import HEADS, Head
 from serein.train.machine import Stage, pick_device, seed_globally
 from serein.train.objectives import Objective, plain
@@ -78,8 +78,9 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
     """The paper's system: an adapter, trained without labels or fresh, then fine-tuned with labels."""
     seconds: dict[str, float] = {}
     start = start_of(task, seconds, report)
+    rates = (task.recipe.finetune.head_learning_rate,)
     outcome = _choose_and_refit(
-        task, lambda seed: fresh_classifier(task.config, task.recipe, start.adapter(seed), seed), plain, report
+        task, lambda seed: fresh_classifier(task.config, task.recipe, start.adapter(seed), seed), plain, rates, report
     )
     outcome.history = start.history + outcome.history
     outcome.seconds = seconds | outcome.seconds
@@ -90,7 +91,7 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
 
 
 def baseline(head: Head, task: Task, report: Report = quiet) -> Outcome:
-    """A head on the frozen frames, trained with labels by the same loop as the adapter."""
+    """A head on the frozen frames, trained with labels by the same loop as the adapter, at a rate that it chooses."""
     mean, deviation = task.array.moments(task.with_views(task.parts().train))
 
     def build(seed: int) -> nn.Module:
@@ -100,7 +101,7 @@ def baseline(head: Head, task: Task, report: Report = quiet) -> Outcome:
         module.front_end.deviation.copy_(deviation)
         return cast(nn.Module, module)
 
-    return _choose_and_refit(task, build, head.objective, report)
+    return _choose_and_refit(task, build, head.objective, task.recipe.finetune.baseline_learning_rates, report)
 
 
 def selected_prototypes(task: Task, report: Report = quiet) -> Outcome:
@@ -121,23 +122,29 @@ def fresh_classifier(config: ModelConfig, recipe: Recipe, start: WAPTransformer,
     return build_classifier(config, copy.deepcopy(start), recipe.finetune.head_dropout)
 
 
-def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: Objective, report: Report) -> Outcome:
-    """Train, choose the number of epochs on the validation talkers, train again with them, read the test once.
+def _choose_and_refit(
+    task: Task, build: Callable[[int], nn.Module], objective: Objective, rates: Sequence[float], report: Report
+) -> Outcome:
+    """Train, choose rate and number of epochs on the validation talkers, train again with them, read the test once.
 
-    One training chooses for all members of a committee; the refit is what makes them several.
+    One training at each of the head's learning rates chooses for all members of a committee; the refit is what makes
+    them several. The steps of rates that were not chosen are in the history as stage "tried".
 
     An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
     gives the same bits on a CPU, and on a GPU, which sums in no fixed order, nearly the same.
     """
-    array, recipe, talkers = task.array, task.finetuning(), task.trained_talkers()
+    array, plan, talkers, speed = task.array, task.finetuning(), task.trained_talkers(), task.recipe.speed
     _, validation, test = task.parts()
     seconds: dict[str, float] = {}
 
     def train_once(
-        name: str, seed: int, indices: Tensor, stage: Stage, *, judges: Tensor | None = None, epochs: int | None = None
-    ) -> tuple[nn.Module, list[Row]]:
+        name: str, seed: int, rate: float, indices: Tensor, stage: Stage, *,
+        judges: Tensor | None = None, epochs: int | None = None,
+    ) -> tuple[nn.Module, list[Row]]:  # fmt: skip
         model = build(seed)
-        checkpoint = task.checkpoint(f"{name}-{seed}")
+        checkpoint = task.checkpoint(f"{name}-{seed}-{rate}")
+        settings = plan.finetune.model_copy(update={"head_learning_rate": rate})
+        recipe = plan.model_copy(update={"finetune": settings})
         rows = finetune(
             model, array, task.labels, task.with_views(indices), recipe,
             classes=task.config.labels, talkers=talkers, objective=objective, validation=judges,
@@ -147,22 +154,29 @@ def _choose_and_refit(task: Task, build: Callable[[int], nn.Module], objective: 
         seconds[name] = round(seconds.get(name, 0.0) + checkpoint.spent(), 3)
         return model, [{"member": seed, **row} for row in rows]
 
-    _, rows = train_once("finetune", task.seed, task.labelled(), Stage.FINETUNE, judges=task.judged(validation))
-    epochs = best_epoch(rows)
+    tried: dict[float, list[Row]] = {}
+    for rate in rates:
+        judges = task.judged(validation)
+        _, tried[rate] = train_once("finetune", task.seed, rate, task.labelled(), Stage.FINETUNE, judges=judges)
+    best = max(tried, key=lambda rate: best_row(tried[rate])["validation_ua"])
+    epochs = best_row(tried[best])["epoch"] + 1
     stage = Stage.FINETUNE if task.oracle else Stage.REFIT
-    refits = [train_once("refit", seed, task.known(), stage, epochs=epochs) for seed in task.member_seeds()]
+    refits = [train_once("refit", seed, best, task.known(), stage, epochs=epochs) for seed in task.member_seeds()]
     model = refits[0][0] if len(refits) == 1 else Committee([member for member, _ in refits])
+    histories = [rows if rate == best else [row | {"stage": "tried"} for row in rows] for rate, rows in tried.items()]
+    if not task.oracle:
+        histories += [rows for _, rows in refits]
     with timed(seconds, "test"):
         encoded = array.pooled(test)[:, 0, : len(task.config.encoder.layers)]
-        embeddings = in_batches(model.embed, array, test, recipe.speed)  # type: ignore[arg-type]
-        probabilities = in_batches(model, array, task.judged(test), recipe.speed).softmax(1)
+        embeddings = in_batches(model.embed, array, test, speed)  # type: ignore[arg-type]
+        probabilities = in_batches(model, array, task.judged(test), speed).softmax(1)
     return Outcome(
         model=model,
         probabilities=mean_over_views(probabilities, len(test)),
         embeddings={"encoder": encoded.flatten(1), "system": embeddings},
-        choice={"epochs": epochs},
+        choice={"epochs": epochs, "learning_rate": best} if len(rates) > 1 else {"epochs": epochs},
         parameters=_parameters(model),
-        history=rows if task.oracle else rows + [row for _, refit_rows in refits for row in refit_rows],
+        history=[row for rows in histories for row in rows],
         seconds=seconds,
     )
 
