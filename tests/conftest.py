@@ -22,6 +22,12 @@ PITCH = {"angry": 320.0, "happy": 260.0, "neutral": 180.0, "sad": 140.0}  # Hz
 WOBBLE = {"angry": 9.0, "happy": 5.0, "neutral": 0.0, "sad": 2.0}  # tremolo, Hz
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """What a test draws without a generator of its own does not depend on the tests before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def settings_kept() -> Iterator[None]:
     """For tests of scripts that set torch's threads and what transformers tells."""
