@@ -213,7 +213,7 @@ def test_a_run_killed_inside_a_fold_continues_to_the_same_bytes(
         cross_validate(tone_store, labelled, two_folds, tmp_path, brief, report=kill)
     half = tree(tmp_path)
     second = f"folds/{two_folds.folds[1].name}/seed-0"
-    name = stage if stage == "adapt" else f"{stage}-0"
+    name = stage if stage == "adapt" else f"{stage}-0-{brief.finetune.head_learning_rate}"
     assert f"{second}/{name}.checkpoint.safetensors" in half
     assert f"{second}/predictions.csv" not in half
     first_steps = []
