@@ -146,6 +146,29 @@ def test_a_baseline_chooses_its_rate_on_the_validation_talkers_and_refits_at_it(
     assert max(row.get("validation_ua", 0) for row in tried) < best_row(alone.history)["validation_ua"]
 
 
+def test_a_choice_of_rates_that_was_killed_in_the_second_goes_on_there(task, tmp_path):
+    def at(name: str) -> Task:
+        changes = ["finetune.baseline_learning_rates=[1e-2, 1e-3]", "speed.checkpoint_seconds=0"]
+        (tmp_path / name).mkdir(exist_ok=True)
+        return replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), changes), folder=tmp_path / name)
+
+    seen: list[tuple[str, int]] = []
+
+    def kill(stage, done, total, facts):
+        seen.append((stage, done))
+        if seen.count(("finetune", 2)) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        SYSTEMS["superb"](at("killed"), kill)
+    steps = []
+    again = SYSTEMS["superb"](at("killed"), lambda stage, done, total, facts: steps.append((stage, done)))
+    assert steps[0] == ("finetune", 3)
+    whole = SYSTEMS["superb"](at("whole"), quiet)
+    assert again.probabilities.equal(whole.probabilities)
+    assert again.history == whole.history
+
+
 @pytest.mark.parametrize("system", ["superb", "adapter"])
 def test_first_training_and_refit_are_laid_out_for_the_least_number_of_steps(task, system):
     lengths = task.array.lengths[task.with_views(task.labelled())]
