@@ -155,8 +155,8 @@ def _choose_and_refit(
         return model, [{"member": seed, **row} for row in rows]
 
     tried: dict[float, list[Row]] = {}
+    judges = task.judged(validation)
     for rate in rates:
-        judges = task.judged(validation)
         _, tried[rate] = train_once("finetune", task.seed, rate, task.labelled(), Stage.FINETUNE, judges=judges)
     best = max(tried, key=lambda rate: best_row(tried[rate])["validation_ua"])
     epochs = best_row(tried[best])["epoch"] + 1
