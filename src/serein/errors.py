@@ -31,6 +31,10 @@ class ModelError(SereinError):
     exit_code = 5
 
 
+class Diverged(SereinError):
+    """A training's loss is infinite or not a number."""
+
+
 class AudioError(SereinError):
     """A recording cannot be used; the subclasses say why."""
 

@@ -9,6 +9,7 @@ import torch
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Protocol
 from serein.corpus.splits import make_protocol
+from serein.errors import Diverged
 from serein.evaluate.runs import load_run
 from serein.frames.batches import FrameArray, frame_budget, plan_batches
 from serein.frames.encoder import load_encoder
@@ -25,7 +26,7 @@ from serein.train.machine import Stage
 from serein.train.material import Material, gather
 from serein.train.names import NAMES
 from serein.train.systems import SYSTEMS, baseline
-from serein.train.task import Task, ua_of_logits
+from serein.train.task import Outcome, Task, ua_of_logits
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,22 @@ def test_a_baseline_chooses_its_rate_on_the_validation_talkers_and_refits_at_it(
     tried = [row for row in outcome.history if row["stage"] == "tried"]
     assert max(row["learning_rate"] for row in tried) == 1e-6
     assert max(row.get("validation_ua", 0) for row in tried) < best_row(alone.history)["validation_ua"]
+
+
+def test_a_rate_that_diverges_is_passed_over_and_counted_unless_all_do(task, tmp_path):
+    def at(*rates: float) -> Outcome:
+        changes = [f"finetune.baseline_learning_rates={list(rates)}", "finetune.epochs=2"]
+        folder = tmp_path / str(rates)
+        folder.mkdir()
+        recipe = Recipe.from_toml(task.recipe.to_toml(), changes)
+        return SYSTEMS["superb"](replace(task, recipe=recipe, folder=folder), quiet)
+
+    alone, outcome = at(1e-2), at(1e-2, 1e30)
+    assert outcome.choice == {**alone.choice, "learning_rate": 1e-2, "diverged_rates": 1}
+    assert outcome.probabilities.equal(alone.probabilities)
+    assert outcome.history == alone.history
+    with pytest.raises(Diverged, match=r"finetune: the loss is .* head_learning_rate 9\.6e.28"):
+        at(1e30, 1e29)
 
 
 def test_a_choice_of_rates_that_was_killed_in_the_second_goes_on_there(task, tmp_path):

@@ -188,7 +188,7 @@ def read(rows: Sequence[Row]) -> list[Row]:
     """The same rows with numbers in place of tensors, brought from the device in one copy.
 
     Raises:
-        SereinError: the training has diverged at one of these steps.
+        Diverged: the training has diverged at one of these steps.
     """
     names = [name for name, value in rows[0].items() if isinstance(value, Tensor)]
     values = torch.stack([torch.stack([row[name].double() for name in names]) for row in rows]).cpu()

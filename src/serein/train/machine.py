@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from serein.errors import SereinError, UsageError
+from serein.errors import Diverged, UsageError
 from serein.recipe import Speed
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -114,10 +114,10 @@ def check_finite(loss: Tensor, stage: str, step: int, **rates: float) -> None:
         rates: the learning rates at this step, by their keys in the recipe.
 
     Raises:
-        SereinError: the loss is infinite or not a number.
+        Diverged: the loss is infinite or not a number.
     """
     if not torch.isfinite(loss):
-        raise SereinError(
+        raise Diverged(
             f"{stage}: the loss is {loss.item()} at step {step} "
             f"({', '.join(f'{name} {rate:.2g}' for name, rate in rates.items())}): the training has diverged; try a "
             "smaller learning rate, or --set speed.precision=float32"

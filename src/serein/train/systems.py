@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from serein.baselines.inputs import masked_mean
 from serein.baselines.linear_probe import fit_linear_probes
 from serein.baselines.lpmn import selection
+from serein.errors import Diverged
 from serein.model import ModelConfig, build_classifier
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.committee import Committee
@@ -128,7 +129,8 @@ def _choose_and_refit(
     """Train, choose rate and number of epochs on the validation talkers, train again with them, read the test once.
 
     One training at each of the head's learning rates chooses for all members of a committee; the refit is what makes
-    them several. The steps of rates that were not chosen are in the history as stage "tried".
+    them several. The steps of rates that were not chosen are in the history as stage "tried". A rate at which the
+    training diverges is passed over, and counted in the choice, unless all do.
 
     An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
     gives the same bits on a CPU, and on a GPU, which sums in no fixed order, nearly the same.
@@ -155,11 +157,22 @@ def _choose_and_refit(
         return model, [{"member": seed, **row} for row in rows]
 
     tried: dict[float, list[Row]] = {}
+    diverged = 0
     judges = task.judged(validation)
     for rate in rates:
-        _, tried[rate] = train_once("finetune", task.seed, rate, task.labelled(), Stage.FINETUNE, judges=judges)
+        try:
+            _, tried[rate] = train_once("finetune", task.seed, rate, task.labelled(), Stage.FINETUNE, judges=judges)
+        except Diverged:
+            diverged += 1
+            if diverged == len(rates):
+                raise
     best = max(tried, key=lambda rate: best_row(tried[rate])["validation_ua"])
     epochs = best_row(tried[best])["epoch"] + 1
+    choice: dict[str, float] = {"epochs": epochs}
+    if len(rates) > 1:
+        choice["learning_rate"] = best
+    if diverged:
+        choice["diverged_rates"] = diverged
     stage = Stage.FINETUNE if task.oracle else Stage.REFIT
     refits = [train_once("refit", seed, best, task.known(), stage, epochs=epochs) for seed in task.member_seeds()]
     model = refits[0][0] if len(refits) == 1 else Committee([member for member, _ in refits])
@@ -174,7 +187,7 @@ def _choose_and_refit(
         model=model,
         probabilities=mean_over_views(probabilities, len(test)),
         embeddings={"encoder": encoded.flatten(1), "system": embeddings},
-        choice={"epochs": epochs, "learning_rate": best} if len(rates) > 1 else {"epochs": epochs},
+        choice=choice,
         parameters=_parameters(model),
         history=[row for rows in histories for row in rows],
         seconds=seconds,

@@ -201,7 +201,7 @@ def train_epoch(
         the loss of each step.
 
     Raises:
-        SereinError: the loss is no longer finite.
+        Diverged: the loss is no longer finite.
     """
     lengths = torch.tensor([max(1, len(waveform) // SAMPLES_A_FRAME) for waveform in waveforms])
     batches = plan_batches(lengths, frame_budget(lengths, batch_size), seed=seed, epoch=epoch)
