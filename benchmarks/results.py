@@ -1,10 +1,11 @@
 """Finished studies as one page: what was run, how to run it again, the scores, and what may be said of them.
 
-Usage:  python benchmarks/results.py STUDY [STUDY...] -o docs/results.md
+Usage:  python benchmarks/results.py STUDY [STUDY...] -o docs/results.md [--keep]
 
 A STUDY is a folder that serein benchmark, ablate, inflation or study made. The figures go to ``figures`` beside the
-page. Every number is computed from the runs' predictions. What people wrote above a page's mark stays. No path of the
-machine gets into the page: where one would, nothing is written.
+page. Every number is computed from the runs' predictions. What people wrote above a page's mark stays; with --keep so
+does what an earlier call wrote of other studies, told apart by their titles. No path of the machine gets into the page:
+where one would, nothing is written.
 """
 
 import argparse
@@ -54,6 +55,8 @@ PUBLISHED = (
     ),
 )
 MARK = "<!-- From here on benchmarks/results.py writes; what stands above is written by hand, and stays. -->"
+READING_HEADING = "## How to read the tables"
+FIGURE = re.compile(r"\(figures/([^)]+)\.svg\)")
 # a backslash stands twice where Markdown escapes it
 MACHINE_PATH = re.compile(r"(?<![\w/:<.])~?/\w[^\s\"')]*|\b[A-Za-z]:\\+\w[^\s\"')]*")
 
@@ -252,28 +255,45 @@ def by_hand(page: Path) -> str:
     return above.strip()
 
 
-def write_page(folders: Sequence[Path], output: Path) -> None:
+def earlier_sections(page: Path) -> dict[str, str]:
+    """What an earlier call wrote of each study, by its heading."""
+    below = page.read_text(encoding="utf-8").partition(MARK)[2] if page.exists() else ""
+    parts = (part.strip() for part in re.split(r"^(?=## )", below, flags=re.MULTILINE)[1:])
+    return {heading: part for part in parts if (heading := part.splitlines()[0]) != READING_HEADING}
+
+
+def write_page(folders: Sequence[Path], output: Path, *, keep: bool = False) -> None:
     """Write the page and its figures.
+
+    Args:
+        folders: the studies.
+        output: the page.
+        keep: leave what stands of other studies on a page that is there already; a study of a title that is there
+            comes in its place, others behind.
 
     Raises:
         UsageError: a path of the machine would get into them, or see `by_hand`; nothing is written then.
         CorpusError: see `serein.evaluate.study.load_study`.
     """
     above = by_hand(output)
+    loaded = {folder: load_study(folder) for folder in dict.fromkeys(folders)}
+    headings = {folder: markdown([Section(shareable(study).title)]) for folder, study in loaded.items()}
+    sections = earlier_sections(output) if keep else {}
+    others = "\n".join(text for heading, text in sections.items() if heading not in headings.values())
     names: dict[Path, str] = {}
-    for folder in folders:
-        names[folder] = free_name(folder.resolve().name, names.values())
+    for folder in loaded:
+        names[folder] = free_name(folder.resolve().name, [*names.values(), *FIGURE.findall(others)])
     places = Places(names)
-    sections: list[str] = []
     texts: dict[Path, str] = {}
-    loaded = {folder: load_study(folder) for folder in names}
     comparable = next((folder for folder, study in loaded.items() if _on_emobox_folds(study)), None)
+    if markdown([PUBLISHED[0]]) in others:
+        comparable = None  # once a page is enough
     for folder, name in names.items():
         text, drawn = section(loaded[folder], name, places, PUBLISHED if folder == comparable else ())
-        sections.append(text)
+        sections[headings[folder] if keep else str(folder)] = text
         texts[output.parent / "figures" / f"{drawn.name}.svg"] = drawn.svg
-    reading = markdown([Section("How to read the tables"), *map(Paragraph, (READING, COST_READING, *DEFINITIONS))])
-    texts[output] = "\n\n".join([above, MARK, *sections, reading]) + "\n"
+    reading = markdown([*map(Paragraph, (READING, COST_READING, *DEFINITIONS))])
+    texts[output] = "\n\n".join([above, MARK, *sections.values(), READING_HEADING, reading]) + "\n"
     for path, text in texts.items():
         if found := MACHINE_PATH.search(text):
             raise UsageError(f"{path} would hold a path of this machine, {found[0]}; take it out of the title or name")
@@ -285,8 +305,9 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("studies", type=Path, nargs="+", metavar="STUDY")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--keep", action="store_true", help="leave what stands of other studies on the page")
     args = parser.parse_args(arguments)
-    write_page(args.studies, args.output)
+    write_page(args.studies, args.output, keep=args.keep)
 
 
 if __name__ == "__main__":

@@ -111,6 +111,34 @@ def test_figures_lie_beside_the_page_and_namesakes_have_their_own(tmp_path):
     }  # fmt: skip
 
 
+def test_keep_leaves_other_studies_on_the_page_and_renews_those_of_the_same_title(tmp_path):
+    page, figures = tmp_path / "docs" / "results.md", tmp_path / "docs" / "figures"
+    first = make_study(tmp_path / "one" / "x", "ravdess", title="First")
+    whole = page_of(tmp_path, first, make_study(tmp_path / "y", title="Second"))
+    kept = (figures / "x.svg").read_text()
+    # the same again, and a third study whose folder has the first one's name
+    third = make_study(tmp_path / "two" / "x", "ravdess", title="Third")
+    results.main([str(third), "-o", str(page), "--keep"])
+    more = page.read_text()
+    headings = [line for line in more.splitlines() if line.startswith("## ")]
+    assert headings == ["## First", "## Second", "## Third", "## How to read the tables"]
+    assert more.count("Whisper-large-v3") == 1
+    assert more.startswith(whole[: whole.index("## How to read")].rstrip())
+    assert (figures / "x.svg").read_text() == kept
+    assert "-o studies/x-2\n" in more
+    assert (figures / "x-2.svg").exists()
+    # renewed in its place: another study under the title of the second
+    renewed = make_study(tmp_path / "z" / "y", title="Second", corpus="other")
+    results.main([str(renewed), "-o", str(page), "--keep"])
+    last = page.read_text()
+    assert [line for line in last.splitlines() if line.startswith("## ")] == headings
+    assert "Corpus other, " in last
+    assert "Corpus toy, " not in last
+    assert "(figures/y.svg)" in last
+    # without it only what is given
+    assert "## First" not in page_of(tmp_path, third)
+
+
 def test_ravdess_under_emobox_shows_what_is_published(tmp_path):
     ravdess = make_study(tmp_path / "r", "ravdess")
     page = page_of(tmp_path, ravdess)

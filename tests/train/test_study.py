@@ -10,7 +10,7 @@ from serein.errors import CorpusError, UsageError
 from serein.evaluate.runs import load_run
 from serein.recipe import Recipe
 from serein.train.study import (
-    ADAPTERS,
+    SHARED,
     Variant,
     ablation_variants,
     benchmark_variants,
@@ -92,7 +92,7 @@ def test_variants_share_the_adapter_that_both_train_without_labels(tone_store, p
             trained.append(facts["variant"])
             spent[facts["variant"]] = [
                 json.loads(safe_open(path, framework="pt").metadata()["serein"])["spent"]
-                for path in (tmp_path / ADAPTERS).iterdir()
+                for path in (tmp_path / SHARED).iterdir()
             ]
 
     study = run_study(

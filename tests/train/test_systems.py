@@ -337,6 +337,25 @@ def test_head_k_learns_otherwise_than_the_same_head_with_plain_cross_entropy(tas
     assert not first.probabilities.allclose(second.probabilities, atol=1e-4)
 
 
+def test_prototypes_are_selected_from_the_training_that_a_study_already_has(task, tmp_path):
+    steps = []
+
+    def run(system: str, folder: str, **facts) -> torch.Tensor:
+        steps.clear()
+        shared = replace(task, folder=tmp_path / folder, shared=tmp_path / "shared", **facts)
+        return SYSTEMS[system](shared, lambda stage, *_: steps.append(stage)).probabilities
+
+    alone = SYSTEMS["lpmn-selected"](task, quiet).probabilities
+    run("lpmn", "lpmn")
+    assert steps.count("finetune") > 0
+    assert run("lpmn-selected", "selected").equal(alone)
+    assert not steps
+    run("lpmn-selected", "seed", seed=1)
+    assert steps
+    assert not run("emobox", "emobox").equal(alone)
+    assert all(path.name.startswith("LPMN") for path in (tmp_path / "shared").iterdir())
+
+
 def test_selected_prototypes_are_three_in_five_of_the_same_training(task):
     whole = baseline(HEADS["lpmn"], task)
     part = SYSTEMS["lpmn-selected"](replace(task, folder=task.folder / "other"), quiet)
@@ -495,7 +514,7 @@ def test_an_adapter_is_trained_once_for_all_tasks_that_need_the_same_one(task, t
     def run(name: str, *changes: str, **facts) -> torch.Tensor:
         steps.clear()
         recipe = Recipe.from_toml(task.recipe.to_toml(), ["adapt.data=inductive", *changes])
-        shared = replace(task, recipe=recipe, folder=tmp_path / name, adapters=tmp_path / "adapters", **facts)
+        shared = replace(task, recipe=recipe, folder=tmp_path / name, shared=tmp_path / "shared", **facts)
         return systems.adapter(shared, count).probabilities
 
     alone = systems.adapter(
@@ -517,4 +536,4 @@ def test_an_adapter_is_trained_once_for_all_tasks_that_need_the_same_one(task, t
         assert "adapt" in steps, change
     run("seed", seed=1)
     assert "adapt" in steps
-    assert len(list((tmp_path / "adapters").iterdir())) == 5
+    assert len(list((tmp_path / "shared").iterdir())) == 5

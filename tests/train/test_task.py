@@ -139,7 +139,7 @@ def test_a_checkpoint_of_other_frames_settings_or_seed_is_not_continued(tmp_path
 
 
 def test_an_adapter_is_shared_by_tasks_that_hear_the_same_frames_alone(tmp_path):
-    task = task_of(folder=tmp_path, frames=("0123",), adapters=tmp_path)
+    task = task_of(folder=tmp_path, frames=("0123",), shared=tmp_path)
     heard = torch.tensor([0, 1])
     shared = task.adapter_checkpoint(heard).path
     assert replace(task, labels=task.labels.flip(0)).adapter_checkpoint(heard).path == shared
@@ -154,7 +154,7 @@ def test_an_adapter_is_shared_by_tasks_that_hear_the_same_frames_alone(tmp_path)
 )  # fmt: skip
 def test_an_adapter_is_not_shared_by_tasks_that_train_another_one(tmp_path, change):
     def path(*changes: str, seed: int = 0) -> Path:
-        return task_of(*changes, seed=seed, adapters=tmp_path).adapter_checkpoint(torch.tensor([0, 1])).path
+        return task_of(*changes, seed=seed, shared=tmp_path).adapter_checkpoint(torch.tensor([0, 1])).path
 
     assert path(change) != path()
     assert path(seed=1) != path()

@@ -45,7 +45,7 @@ def cross_validate(
     views: Sequence[FrameStore] = (),
     unlabelled: Sequence[FrameStore] = (),
     beside: Sequence[FrameStore] = (),
-    adapters: Path | None = None,
+    shared: Path | None = None,
     command: str = "",
     synthetic: bool = False,
     report: Report = quiet,
@@ -66,7 +66,7 @@ def cross_validate(
         views: the same corpus extracted at other speeds, for training, and with ``model.test_views`` for judging too.
         unlabelled: other corpora, which adapter training hears as well; where there is none they are left aside.
         beside: log-mel frames of the corpus, then of each view, for Co-att; the other systems leave them aside.
-        adapters: a folder where adapters that were trained without labels are kept for other runs; None keeps none.
+        shared: a folder where trainings are kept for other runs that need the same; None keeps none.
         command: what the user typed, for the report.
         synthetic: the voices are a machine's, which the report says.
         report: told of every step.
@@ -131,7 +131,7 @@ def cross_validate(
             place.mkdir(parents=True, exist_ok=True)
             task = Task(
                 array, labels, material.talkers, fold, config, recipe, seed, place,
-                frames=material.said["frames"], views=material.views, elsewhere=material.elsewhere, adapters=adapters,
+                frames=material.said["frames"], views=material.views, elsewhere=material.elsewhere, shared=shared,
             )  # fmt: skip
 
             def tell(stage: str, done: int, total: int, step: Row, fold: Fold = fold, seed: int = seed) -> None:

@@ -24,11 +24,13 @@ class Head:
         name: in tables.
         build: a fresh module for a task, with its ``front_end`` still to be standardised.
         objective: what it minimises.
+        shared: several systems are made of its training, which a study therefore keeps for them.
     """
 
     name: str
     build: Callable[[Task], Any]
     objective: Objective = plain
+    shared: bool = False
 
 
 def _of(module: Callable[..., Any]) -> Callable[[Task], Any]:
@@ -53,6 +55,6 @@ HEADS = {
     "snp": Head("Spk-norm (SNP)", _speaker_normalized, against_talkers),
     "head-k": Head("EmoBox head, head-k-inspired loss", _of(EmoBoxHead), hardest_half),
     "co-att": Head("Co-att", _co_attention),
-    "lpmn": Head("LPMN-style", _of(LocalPrototypeMapping), with_quantization),
+    "lpmn": Head("LPMN-style", _of(LocalPrototypeMapping), with_quantization, shared=True),
 }
 """By the name that ``serein crossval --system`` takes."""

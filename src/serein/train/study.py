@@ -19,7 +19,7 @@ from serein.progress import Report, quiet
 from serein.recipe import Recipe, Section
 from serein.train.crossval import check_settings, cross_validate
 
-ADAPTERS = ".adapters"
+SHARED = ".shared"
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def run_study(
     """Cross-validate each variant, or continue where an earlier call stopped; all get the same seeds and material.
 
     The linear probe on all labels draws nothing, so it runs with the first seed only. Variants that train the same
-    adapter without labels share it; what they shared is deleted when the study is done.
+    adapter without labels, or the same head, share it; what they shared is deleted when the study is done.
 
     Leaves ``study.json`` and a run folder for each variant; see `serein.train.crossval.cross_validate` for the
     arguments that have no line here. `serein.evaluate.study.write_study` makes the page.
@@ -116,11 +116,11 @@ def run_study(
         cross_validate(
             store, corpus, variant.protocol, folder / variant.folder, variant.recipe,
             system=variant.system, seeds=seeds[:1] if _draws_nothing(variant) else seeds, views=views,
-            unlabelled=unlabelled, beside=beside, adapters=folder / ADAPTERS, command=command, synthetic=synthetic,
+            unlabelled=unlabelled, beside=beside, shared=folder / SHARED, command=command, synthetic=synthetic,
             report=report,
         )  # fmt: skip
         report("study", number, len(variants), {"variant": variant.name})
-    shutil.rmtree(folder / ADAPTERS, ignore_errors=True)
+    shutil.rmtree(folder / SHARED, ignore_errors=True)
     return folder
 
 

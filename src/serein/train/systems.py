@@ -102,7 +102,8 @@ def baseline(head: Head, task: Task, report: Report = quiet) -> Outcome:
         module.front_end.deviation.copy_(deviation)
         return cast(nn.Module, module)
 
-    return _choose_and_refit(task, build, head.objective, task.recipe.finetune.baseline_learning_rates, report)
+    rates = task.recipe.finetune.baseline_learning_rates
+    return _choose_and_refit(task, build, head.objective, rates, report, shared=f"{head.name}-" if head.shared else "")
 
 
 def selected_prototypes(task: Task, report: Report = quiet) -> Outcome:
@@ -124,8 +125,9 @@ def fresh_classifier(config: ModelConfig, recipe: Recipe, start: WAPTransformer,
 
 
 def _choose_and_refit(
-    task: Task, build: Callable[[int], nn.Module], objective: Objective, rates: Sequence[float], report: Report
-) -> Outcome:
+    task: Task, build: Callable[[int], nn.Module], objective: Objective, rates: Sequence[float], report: Report,
+    *, shared: str = "",
+) -> Outcome:  # fmt: skip
     """Train, choose rate and number of epochs on the validation talkers, train again with them, read the test once.
 
     One training at each of the head's learning rates chooses for all members of a committee; the refit is what makes
@@ -144,7 +146,7 @@ def _choose_and_refit(
         judges: Tensor | None = None, epochs: int | None = None,
     ) -> tuple[nn.Module, list[Row]]:  # fmt: skip
         model = build(seed)
-        checkpoint = task.checkpoint(f"{name}-{seed}-{rate}")
+        checkpoint = task.checkpoint(f"{shared}{name}-{seed}-{rate}", share=bool(shared))
         settings = plan.finetune.model_copy(update={"head_learning_rate": rate})
         recipe = plan.model_copy(update={"finetune": settings})
         rows = finetune(

@@ -54,7 +54,8 @@ class Task:
             are for training, and with ``model.test_views`` for judging too.
         elsewhere: utterances of the array that belong to other corpora.
         pretrained: an adapter that was trained elsewhere, instead of adapter training here.
-        adapters: where adapters that were trained without labels are kept for other tasks that need the same ones.
+        shared: where trainings are kept for other tasks that need the same: adapters without labels, and heads that
+            several systems are made of.
     """
 
     array: FrameArray
@@ -69,7 +70,7 @@ class Task:
     views: int = 1
     elsewhere: Int[Tensor, " others"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
     pretrained: WAPTransformer | None = None
-    adapters: Path | None = None
+    shared: Path | None = None
 
     @property
     def oracle(self) -> bool:
@@ -126,14 +127,18 @@ class Task:
         """A seed for each member of the committee; the first is the task's own."""
         return [self.seed + MEMBER_STRIDE * member for member in range(self.recipe.model.members)]
 
-    def checkpoint(self, name: str) -> Checkpoint:
-        """Where a stage of this task saves itself."""
-        path = self.folder / f"{name}{CHECKPOINT_SUFFIX}"
-        return Checkpoint(path, self.recipe.speed.checkpoint_seconds, self._purpose())
+    def checkpoint(self, name: str, *, share: bool = False) -> Checkpoint:
+        """Where a stage of this task saves itself; one to share in :attr:`shared`, by all that it depends on."""
+        purpose = self._purpose()
+        if share and self.shared is not None:
+            path = self.shared / f"{name}-{purpose[:16]}{CHECKPOINT_SUFFIX}"
+        else:
+            path = self.folder / f"{name}{CHECKPOINT_SUFFIX}"
+        return Checkpoint(path, self.recipe.speed.checkpoint_seconds, purpose)
 
     def adapter_checkpoint(self, heard: Int[Tensor, " heard"]) -> Checkpoint:
-        """Where adapter training on these utterances saves itself: in :attr:`adapters` by all that it depends on."""
-        if self.adapters is None:
+        """Where adapter training on these utterances saves itself: in :attr:`shared` by all that it depends on."""
+        if self.shared is None:
             return self.checkpoint("adapt")
         recipe, config = self.recipe, self.config
         shape = recipe.model.model_dump(
@@ -144,9 +149,7 @@ class Task:
             shape, recipe.adapt, config.encoder, config.max_frames, self.frames, ids, self.talkers.tolist(),
         )  # fmt: skip
         purpose = digest(Recipe(), self.seed, *shape_and_data, arithmetic(recipe.speed))
-        return Checkpoint(
-            self.adapters / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose
-        )
+        return Checkpoint(self.shared / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose)
 
     def remove_checkpoints(self) -> None:
         """Delete what :meth:`checkpoint` left, once the outcome is saved."""
