@@ -258,8 +258,14 @@ def by_hand(page: Path) -> str:
 def earlier_sections(page: Path) -> dict[str, str]:
     """What an earlier call wrote of each study, by its heading."""
     below = page.read_text(encoding="utf-8").partition(MARK)[2] if page.exists() else ""
-    parts = (part.strip() for part in re.split(r"^(?=## )", below, flags=re.MULTILINE)[1:])
+    parts = [part.strip() for part in re.split(r"^(?=## )", below, flags=re.MULTILINE)[1:]]
+    _check_headings([part.splitlines()[0] for part in parts])
     return {heading: part for part in parts if (heading := part.splitlines()[0]) != READING_HEADING}
+
+
+def _check_headings(headings: Sequence[str]) -> None:
+    if twice := [heading for heading in headings if headings.count(heading) > 1]:
+        raise UsageError(f"--keep tells studies apart by their titles, and two have {twice[0]!r}: title one otherwise")
 
 
 def write_page(folders: Sequence[Path], output: Path, *, keep: bool = False) -> None:
@@ -272,12 +278,15 @@ def write_page(folders: Sequence[Path], output: Path, *, keep: bool = False) -> 
             comes in its place, others behind.
 
     Raises:
-        UsageError: a path of the machine would get into them, or see `by_hand`; nothing is written then.
+        UsageError: a path of the machine would get into them, two studies to tell apart have one title, or see
+            `by_hand`; nothing is written then.
         CorpusError: see `serein.evaluate.study.load_study`.
     """
     above = by_hand(output)
     loaded = {folder: load_study(folder) for folder in dict.fromkeys(folders)}
     headings = {folder: markdown([Section(shareable(study).title)]) for folder, study in loaded.items()}
+    if keep:
+        _check_headings(list(headings.values()))
     sections = earlier_sections(output) if keep else {}
     others = "\n".join(text for heading, text in sections.items() if heading not in headings.values())
     names: dict[Path, str] = {}

@@ -108,6 +108,9 @@ def test_every_key_is_written():
 def test_a_recipe_file_that_is_not_there_is_named(tmp_path):
     (tmp_path / "r.toml").write_text("[adapt]\nepochs = 7\n", encoding="utf-8")
     assert Recipe.read(tmp_path / "r.toml", ["adapt.warmup=0.1"]).adapt.epochs == 7
+    (tmp_path / "latin.toml").write_bytes("# Größe".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"latin\.toml: recipe cannot be read: it is not UTF-8"):
+        Recipe.read(tmp_path / "latin.toml")
     with pytest.raises(UsageError, match=r"absent\.toml: recipe cannot be read \(No such file"):
         Recipe.read(tmp_path / "absent.toml")
 

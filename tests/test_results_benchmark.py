@@ -137,6 +137,13 @@ def test_keep_leaves_other_studies_on_the_page_and_renews_those_of_the_same_titl
     assert "(figures/y.svg)" in last
     # without it only what is given
     assert "## First" not in page_of(tmp_path, third)
+    # titles are what tells studies apart: those given, and those on the page
+    page_of(tmp_path, first, make_study(tmp_path / "again", title="First"))
+    before = page.read_text()
+    for given in ([third], [third, make_study(tmp_path / "another", title="Third")]):
+        with pytest.raises(UsageError, match="title one otherwise"):
+            results.write_page(given, page, keep=True)
+    assert page.read_text() == before
 
 
 def test_ravdess_under_emobox_shows_what_is_published(tmp_path):

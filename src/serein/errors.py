@@ -32,7 +32,7 @@ class ModelError(SereinError):
 
 
 class Diverged(SereinError):
-    """A training's loss is infinite or not a number."""
+    """A training's loss, or what it leaves, is infinite or not a number."""
 
 
 class AudioError(SereinError):

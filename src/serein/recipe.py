@@ -89,7 +89,9 @@ class Finetune(Section):
     """Training with labels. Changes results."""
 
     epochs: int = Field(100, ge=1)
-    min_steps: int = Field(0, ge=0, description="more epochs, where the utterances are too few for so many steps")
+    min_steps: int = Field(
+        0, ge=0, description="more epochs, where the utterances (not their copies) are too few for it"
+    )
     batch_size: int = Field(96, ge=1, description="utterances of mean length in a batch")
     learning_rate: float = Field(1e-4, gt=0, description="of the adapter alone, at the start of its cosine")
     head_learning_rate: float = Field(1e-3, gt=0, description="of the layers after the adapter")
@@ -169,6 +171,8 @@ class Recipe(Section):
             text = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             raise UsageError(f"{path}: recipe cannot be read ({error.strerror})") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path}: recipe cannot be read: it is not UTF-8 ({error.reason})") from error
         return cls.from_toml(text, changes, source=str(path))
 
     def to_toml(self) -> str:

@@ -237,6 +237,19 @@ def test_a_fold_that_was_deleted_is_made_again_as_it_was(brief_run, tone_store, 
     assert (tmp_path / "predictions.csv").read_bytes() == (brief_run / "predictions.csv").read_bytes()
 
 
+def test_a_kill_after_the_predictions_leaves_no_checkpoint_behind(
+    brief_run, tone_store, labelled, two_folds, brief, tmp_path
+):
+    for name, content in tree(brief_run).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    left = tmp_path / "folds" / two_folds.folds[0].name / "seed-0" / "refit-0-0.1.checkpoint.safetensors"
+    left.write_bytes(b"")
+    cross_validate(tone_store, labelled, two_folds, tmp_path, brief)
+    assert not left.exists()
+    assert tree(tmp_path) == tree(brief_run)
+
+
 def test_another_run_in_the_same_folder_is_refused_and_what_differs_is_named(
     linear_run, tone_store, labelled, protocol, tiny_recipe
 ):
@@ -286,8 +299,8 @@ def test_unknown_systems_and_seeds_are_refused_before_anything_is_written(
     folder = tmp_path / "run"
     with pytest.raises(UsageError, match=r"system 'svm': there are linear, superb, .*, adapter"):
         cross_validate(tone_store, labelled, protocol, folder, tiny_recipe, system="svm")
-    for seeds in ((), (1, 1), (0, 1000)):  # 1000 would be the second member of seed 0's committee
-        with pytest.raises(UsageError, match="give at least one, each once and below 1000"):
+    for seeds in ((), (1, 1), (-1, 0), (0, 1000)):  # 1000 would be the second member of seed 0's committee
+        with pytest.raises(UsageError, match="give at least one, each once, from 0 and below 1000"):
             cross_validate(tone_store, labelled, protocol, folder, tiny_recipe, seeds=seeds)
     assert not folder.exists()
 

@@ -229,6 +229,9 @@ def test_a_faulty_ablation_is_refused_with_the_place(ablation, old, new, said):
 
 
 def test_an_ablation_or_a_base_that_is_not_there_is_named(ablation, tmp_path, protocol):
+    (tmp_path / "latin.toml").write_bytes("# Größe".encode("latin-1"))
+    with pytest.raises(UsageError, match=r"latin\.toml: ablation cannot be read: it is not UTF-8"):
+        read_ablation(tmp_path / "latin.toml")
     with pytest.raises(UsageError, match=r"absent\.toml: ablation cannot be read"):
         read_ablation(tmp_path / "absent.toml")
     (tmp_path / "base" / "tiny.toml").unlink()

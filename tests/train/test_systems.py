@@ -1,5 +1,6 @@
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -161,6 +162,38 @@ def test_a_rate_that_diverges_is_passed_over_and_counted_unless_all_do(task, tmp
     assert outcome.history == alone.history
     with pytest.raises(Diverged, match=r"finetune: the loss is .* head_learning_rate 9\.6e.28"):
         at(1e30, 1e29)
+
+
+def test_a_training_that_diverges_in_its_last_step_is_told(task):
+    changes = ["finetune.baseline_learning_rates=[1e38]", "finetune.epochs=1", "finetune.batch_size=1000"]
+    with pytest.raises(Diverged, match=r"finetune: a weight is .* after the last step.* head_learning_rate 1e\+38"):
+        SYSTEMS["superb"](replace(task, recipe=Recipe.from_toml(task.recipe.to_toml(), changes)), quiet)
+
+
+def test_a_rate_whose_refit_diverges_gives_way_to_the_next_best(task, tmp_path, monkeypatch):
+    def at(name: str, *rates: float) -> Outcome:
+        recipe = Recipe.from_toml(task.recipe.to_toml(), [f"finetune.baseline_learning_rates={list(rates)}"])
+        return SYSTEMS["superb"](replace(task, recipe=recipe, folder=tmp_path / name), quiet)
+
+    best = at("both", 1e-2, 3e-3).choice["learning_rate"]
+    (other,) = {1e-2, 3e-3} - {best}
+    alone = at("other", other)
+    original = systems.finetune
+
+    def diverge(*arguments, stage, **how):
+        if stage == Stage.REFIT and arguments[4].finetune.head_learning_rate == best:
+            time.sleep(0.2)
+            raise Diverged("refit")
+        return original(*arguments, stage=stage, **how)
+
+    monkeypatch.setattr(systems, "finetune", diverge)
+    outcome = at("diverged", 1e-2, 3e-3)
+    assert outcome.choice == {**alone.choice, "learning_rate": other, "diverged_rates": 1}
+    assert outcome.probabilities.equal(alone.probabilities)
+    assert outcome.history == alone.history
+    assert outcome.seconds["refit"] >= 0.2  # what came to nothing was work, too
+    with pytest.raises(Diverged):
+        at("best", best)
 
 
 def test_a_choice_of_rates_that_was_killed_in_the_second_goes_on_there(task, tmp_path):

@@ -161,6 +161,18 @@ def test_an_adapter_is_not_shared_by_tasks_that_train_another_one(tmp_path, chan
     assert path("finetune.epochs=7") == path()
 
 
+def test_what_another_torch_trained_is_not_shared(tmp_path, monkeypatch):
+    task, heard = task_of(folder=tmp_path, shared=tmp_path), torch.tensor([0, 1])
+
+    def paths() -> set[Path]:
+        return {task.adapter_checkpoint(heard).path, task.checkpoint("finetune", share=True).path}
+
+    before = paths()
+    assert before == paths()
+    monkeypatch.setattr(torch, "__version__", "1.0")
+    assert not before & paths()
+
+
 def test_a_checkpoint_that_began_with_another_adapter_is_not_continued():
     torch.manual_seed(0)
     adapters = [WAPTransformer(3, 1, width=4, blocks=1, heads=2, max_frames=9) for _ in range(2)]

@@ -27,7 +27,7 @@ from serein.train.machine import environment, peak_memory_bytes, pick_device, pi
 from serein.train.material import gather
 from serein.train.names import run_name
 from serein.train.systems import SYSTEMS
-from serein.train.task import MEMBER_STRIDE, Outcome, Task
+from serein.train.task import MEMBER_STRIDE, Outcome, Task, remove_checkpoints
 
 RUN_FORMAT = 1
 POSITIONS_SECONDS = 30.0  # there are positions for at least this long, so that a model fits common windows
@@ -75,13 +75,13 @@ def cross_validate(
         CorpusError: a talker on both sides, an utterance without frames, or a recording of the corpus in another.
         StoreError: the folder holds a run with other settings, or part of one under another torch, or the stores do
             not go together.
-        UsageError: see :func:`check_settings` and :func:`serein.train.material.gather`; or no seed, one twice, or one
-            of 1000 and more.
+        UsageError: see :func:`check_settings` and :func:`serein.train.material.gather`; or no seed, one twice, a
+            negative one, or one of 1000 and more.
     """
     folder = Path(folder)
     check_settings(system, recipe, views, unlabelled, beside)
-    if not seeds or len(set(seeds)) != len(seeds) or max(seeds) >= MEMBER_STRIDE:
-        raise UsageError(f"seeds {list(seeds)}: give at least one, each once and below {MEMBER_STRIDE}")
+    if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= MEMBER_STRIDE:
+        raise UsageError(f"seeds {list(seeds)}: give at least one, each once, from 0 and below {MEMBER_STRIDE}")
     check_folds(protocol, corpus)
     device = pick_device(recipe.speed.device)
     adapter_training = recipe.adapt.data if system == "adapter" else "none"
@@ -142,6 +142,7 @@ def cross_validate(
             except SereinError as error:
                 raise type(error)(f"fold {fold.name}, seed {seed}: {error}") from error
             _write_outcome(place, task, outcome, talkers)
+        remove_checkpoints(place)  # also those of a call that was killed when it had written the predictions
         report("crossval", number, len(tasks), {"fold": fold.name, "seed": seed})
     parts = [folder / "folds" / fold.name / f"seed-{seed}" / "predictions.csv" for fold, seed in tasks]
     header = parts[0].read_text(encoding="utf-8").splitlines(keepends=True)[0]
@@ -278,7 +279,6 @@ def _write_outcome(place: Path, task: Task, outcome: Outcome, talkers: dict[str,
         for name, truth, scores in zip(test, truths, outcome.probabilities, strict=True)
     ]
     write_atomically(place / "predictions.csv", _table(rows).encode())
-    task.remove_checkpoints()
 
 
 def _table(rows: Sequence[Row]) -> str:

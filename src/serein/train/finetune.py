@@ -9,6 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from serein.errors import Diverged
 from serein.evaluate.metrics import unweighted_accuracy, weighted_accuracy
 from serein.frames.batches import FrameArray, frame_budget, plan_batches
 from serein.nn.masking import sample_frame_mask
@@ -97,6 +98,9 @@ def finetune(
 
     Returns:
         one row a step; the last row of an epoch has validation scores.
+
+    Raises:
+        Diverged: a loss, or a weight after the last step, is infinite or not a number.
     """
     settings, checkpoint = recipe.finetune, checkpoint or Checkpoint()
     device = pick_device(recipe.speed.device)
@@ -164,6 +168,7 @@ def finetune(
         history.append(row)
         checkpoint.save_if_due(model, optimizer, step + 1, history)
         report(name, step + 1, planned, {"loss": row["loss"], **_scores(row)})
+    _check_weights(parameters, name, settings)
     checkpoint.save(model, optimizer, planned, history)
     model.eval()
     return history
@@ -236,6 +241,16 @@ def _hide(padding_mask: Tensor, copies: Tensor, settings: Finetune, draws: torch
     if copies.any():
         mask[copies] = sample_frame_mask(padding_mask[copies], settings.copy_mask_ratio, generator=draws)
     return mask
+
+
+def _check_weights(parameters: Sequence[nn.Parameter], stage: str, settings: Finetune) -> None:
+    """What the last step did shows in no loss any more."""
+    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+        raise Diverged(
+            f"{stage}: a weight is infinite or not a number after the last step: the training has diverged; try a "
+            f"smaller learning rate (learning_rate {settings.learning_rate:.2g}, head_learning_rate "
+            f"{settings.head_learning_rate:.2g}), or --set speed.precision=float32"
+        )
 
 
 def _validate(

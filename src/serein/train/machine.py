@@ -55,10 +55,10 @@ def pick_precision(device: torch.device, precision: Literal["auto", "float32", "
     return precision
 
 
-def arithmetic(speed: Speed) -> tuple[str, str]:
-    """The kind of device and the precision that a run gets here: what of ``[speed]`` shows in its last digits."""
+def arithmetic(speed: Speed) -> tuple[str, str, str]:
+    """Kind of device, precision, and torch's version: what beside the recipe shows in draws and last digits."""
     device = pick_device(speed.device)
-    return device.type, pick_precision(device, speed.precision)
+    return device.type, pick_precision(device, speed.precision), str(torch.__version__)
 
 
 def autocast(device: torch.device, precision: Literal["auto", "float32", "bfloat16"]) -> AbstractContextManager[object]:

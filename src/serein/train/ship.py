@@ -31,7 +31,7 @@ from serein.train.inspect import save_attributes
 from serein.train.machine import arithmetic
 from serein.train.material import gather
 from serein.train.systems import adapter, fresh_classifier, start_of
-from serein.train.task import Task, mean_over_views
+from serein.train.task import Task, mean_over_views, remove_checkpoints
 
 ORIGINS = {
     "none": "The adapter was not trained without labels.",
@@ -168,7 +168,7 @@ def train_model(
         origin += f" {collapsed(outcome.collapse)}"
     made = Made(corpus, config, recipe, origin, facts, calibration, run)
     write_atomically(folder / CARD_FILE, model_card(made).encode())
-    task.remove_checkpoints()
+    remove_checkpoints(task.folder)
     return facts
 
 

@@ -84,7 +84,7 @@ def run_study(
     """Cross-validate each variant, or continue where an earlier call stopped; all get the same seeds and material.
 
     The linear probe on all labels draws nothing, so it runs with the first seed only. Variants that train the same
-    adapter without labels, or the same head, share it; what they shared is deleted when the study is done.
+    adapter without labels, or LPMN by the same recipe, share it; what they shared is deleted when the study is done.
 
     Leaves ``study.json`` and a run folder for each variant; see `serein.train.crossval.cross_validate` for the
     arguments that have no line here. `serein.evaluate.study.write_study` makes the page.
@@ -149,6 +149,8 @@ def read_ablation(path: str | Path) -> Ablation:
         return Ablation.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
     except OSError as error:
         raise UsageError(f"{path}: ablation cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: ablation cannot be read: it is not UTF-8 ({error.reason})") from error
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: is not TOML: {error}") from error
     except ValidationError as error:

@@ -131,8 +131,8 @@ def _choose_and_refit(
     """Train, choose rate and number of epochs on the validation talkers, train again with them, read the test once.
 
     One training at each of the head's learning rates chooses for all members of a committee; the refit is what makes
-    them several. The steps of rates that were not chosen are in the history as stage "tried". A rate at which the
-    training diverges is passed over, and counted in the choice, unless all do.
+    them several. The steps of rates that were not chosen are in the history as stage "tried". A rate at which one
+    of these trainings diverges is passed over, and counted in the choice, unless all do.
 
     An oracle, whose validation is its test, is scored at the epoch that was best on it: training again without it
     gives the same bits on a CPU, and on a GPU, which sums in no fixed order, nearly the same.
@@ -149,13 +149,15 @@ def _choose_and_refit(
         checkpoint = task.checkpoint(f"{shared}{name}-{seed}-{rate}", share=bool(shared))
         settings = plan.finetune.model_copy(update={"head_learning_rate": rate})
         recipe = plan.model_copy(update={"finetune": settings})
-        rows = finetune(
-            model, array, task.labels, task.with_views(indices), recipe,
-            classes=task.config.labels, talkers=talkers, objective=objective, validation=judges,
-            validation_views=task.views if recipe.model.test_views else 1, stop_after=epochs, stage=stage,
-            seed=seed, checkpoint=checkpoint, report=report,
-        )  # fmt: skip
-        seconds[name] = round(seconds.get(name, 0.0) + checkpoint.spent(), 3)
+        try:
+            rows = finetune(
+                model, array, task.labels, task.with_views(indices), recipe,
+                classes=task.config.labels, talkers=talkers, objective=objective, validation=judges,
+                validation_views=task.views if recipe.model.test_views else 1, stop_after=epochs, stage=stage,
+                seed=seed, checkpoint=checkpoint, report=report,
+            )  # fmt: skip
+        finally:
+            seconds[name] = round(seconds.get(name, 0.0) + checkpoint.spent(), 3)
         return model, [{"member": seed, **row} for row in rows]
 
     tried: dict[float, list[Row]] = {}
@@ -168,15 +170,25 @@ def _choose_and_refit(
             diverged += 1
             if diverged == len(rates):
                 raise
-    best = max(tried, key=lambda rate: best_row(tried[rate])["validation_ua"])
-    epochs = best_row(tried[best])["epoch"] + 1
+    stage = Stage.FINETUNE if task.oracle else Stage.REFIT
+    refits: list[tuple[nn.Module, list[Row]]] = []
+    while not refits:
+        best = max(tried, key=lambda rate: best_row(tried[rate])["validation_ua"])
+        epochs = best_row(tried[best])["epoch"] + 1
+        try:
+            refits = [
+                train_once("refit", seed, best, task.known(), stage, epochs=epochs) for seed in task.member_seeds()
+            ]
+        except Diverged:
+            diverged += 1
+            del tried[best]
+            if not tried:
+                raise
     choice: dict[str, float] = {"epochs": epochs}
     if len(rates) > 1:
         choice["learning_rate"] = best
     if diverged:
         choice["diverged_rates"] = diverged
-    stage = Stage.FINETUNE if task.oracle else Stage.REFIT
-    refits = [train_once("refit", seed, best, task.known(), stage, epochs=epochs) for seed in task.member_seeds()]
     model = refits[0][0] if len(refits) == 1 else Committee([member for member, _ in refits])
     histories = [rows if rate == best else [row | {"stage": "tried"} for row in rows] for rate, rows in tried.items()]
     if not task.oracle:

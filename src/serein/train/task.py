@@ -151,11 +151,6 @@ class Task:
         purpose = digest(Recipe(), self.seed, *shape_and_data, arithmetic(recipe.speed))
         return Checkpoint(self.shared / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose)
 
-    def remove_checkpoints(self) -> None:
-        """Delete what :meth:`checkpoint` left, once the outcome is saved."""
-        for path in self.folder.glob(f"*{CHECKPOINT_SUFFIX}"):
-            path.unlink()
-
     def _share(self, indices: Tensor) -> Tensor:
         share = self.recipe.finetune.label_share
         if share == 1:
@@ -172,6 +167,12 @@ class Task:
         whose = (self.array.ids, self.labels.tolist(), self.talkers.tolist())
         facts = (self.config, self.fold, self.frames, *whose, save(start))
         return digest(self.recipe, self.seed, *facts, arithmetic(self.recipe.speed))
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Delete what :meth:`Task.checkpoint` left in a task's folder, once its outcome is saved."""
+    for path in folder.glob(f"*{CHECKPOINT_SUFFIX}"):
+        path.unlink()
 
 
 @dataclass
