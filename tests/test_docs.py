@@ -87,16 +87,19 @@ def test_every_equation_of_the_paper_has_a_row():
 def test_the_columns_of_history_are_those_that_training_writes(tone_store, tiny_recipe, tmp_path):
     said: dict[str, set[str]] = {}
     for columns, stages, _ in map(cells, table_after("What `history.csv` says", read(METHOD))):
-        for stage in ("adapt", "finetune", "refit") if stages == "all" else stages.split(", "):
+        for stage in ("adapt", "finetune", "tried", "refit") if stages == "all" else stages.split(", "):
             said.setdefault(stage, set()).update(re.findall(r"`(\w+)`", columns))
     corpus = tone_store.corpus()
     sessions = make_protocol("sessions", corpus)
-    once = Recipe.from_toml(tiny_recipe.to_toml(), ["adapt.epochs=1", "finetune.epochs=1"])
-    run = cross_validate(tone_store, corpus, replace(sessions, folds=sessions.folds[:1]), tmp_path / "run", once)
-    (table,) = run.rglob("history.csv")
+    one = replace(sessions, folds=sessions.folds[:1])
+    changes = ["adapt.epochs=1", "finetune.epochs=1", "finetune.baseline_learning_rates=[1e-2, 1e-3]"]
+    once = Recipe.from_toml(tiny_recipe.to_toml(), changes)
     written: dict[str, set[str]] = {}
-    for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines()):
-        written.setdefault(row.pop("stage"), set()).update(name for name, value in row.items() if value)
+    for system in ("adapter", "superb"):
+        run = cross_validate(tone_store, corpus, one, tmp_path / system, once, system=system)
+        (table,) = run.rglob("history.csv")
+        for row in csv.DictReader(table.read_text(encoding="utf-8").splitlines()):
+            written.setdefault(row.pop("stage"), set()).update(name for name, value in row.items() if value)
     assert said == written
 
 
