@@ -567,7 +567,8 @@ def test_streams_that_end_early_leave_no_error_in_the_log(live, recognizer, monk
             line.send(bytes(2_000_000))  # more than a message may have: uvicorn hangs up while windows are on their way
         with pytest.raises(ConnectionClosed) as closed:
             [line.recv(timeout=30) for _ in range(100)]
-        assert closed.value.rcvd.code == 1009
+        # a server that hangs up on bytes it has not read resets the connection, which may overtake its last words
+        assert closed.value.rcvd is None or closed.value.rcvd.code == 1009
     eventually(lambda: server._service.streams.taken == 0)
     assert httpx.get(f"http://127.0.0.1:{port}/healthz", timeout=30).status_code == 200
     assert not [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
