@@ -433,7 +433,15 @@ def test_a_configuration_that_does_not_fit_is_refused(model_folder, tmp_path, ch
         load_model(broken)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[:100], lambda b: b"\xff" * 8 + b[8:]])
+DAMAGES = [
+    lambda b: b"",
+    lambda b: b[:100],
+    lambda b: b"\xff" * 8 + b[8:],
+    lambda b: b.replace(b'"labels":"[', b'"labels":"{'),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_weights_are_refused(model_folder, tmp_path, damage):
     broken = copied(model_folder, tmp_path)
     weights = broken / "model.safetensors"
@@ -453,7 +461,7 @@ def test_weights_under_labels_of_another_model_are_refused(model_folder, tmp_pat
 
 def test_integer_samples_are_refused(model_folder):
     recognizer = EmotionRecognizer.from_pretrained(model_folder)
-    with pytest.raises(AudioError, match="divide them by full scale"):
+    with pytest.raises(AudioError, match="divide integers by full scale"):
         recognizer(Recording(np.zeros(16_000, dtype=np.int16), 16_000))
 
 

@@ -117,7 +117,8 @@ def test_what_is_no_sound_is_refused_and_left_out():
     running = stream()
     running.feed(SOUND[:4_000])
     for chunk, error, said in (
-        (np.zeros(100, dtype=np.int16), AudioError, "divide them by full scale"),
+        (np.zeros(100, dtype=np.int16), AudioError, "are int16, not floats; divide integers by full scale"),
+        (np.zeros(100, dtype=np.complex64), AudioError, "are complex64, not floats"),
         (np.array([0.0, np.inf]), NonFiniteAudio, "not finite"),
         (np.array([[np.inf, -np.inf]]), NonFiniteAudio, "not finite"),
         (np.array([1e300]), NonFiniteAudio, "not finite"),
@@ -132,6 +133,23 @@ def test_what_is_no_sound_is_refused_and_left_out():
     assert running.feed(np.zeros(0)) == []
     (window,) = running.feed(SOUND[4_000:8_000])
     assert list(window.scores) == pytest.approx(judged([SOUND[:8_000]])[0], abs=1e-6)
+
+
+def test_after_a_detector_failed_the_same_windows_are_judged_again():
+    asked = []
+
+    def moody(samples):
+        asked.append(len(samples))
+        if len(asked) == 2:
+            raise RuntimeError("no detector")
+        return False
+
+    running = stream(silent=moody)
+    with pytest.raises(RuntimeError, match="no detector"):
+        running.feed(SOUND[:9_000])
+    running.feed(SOUND[9_000:])
+    running.finish()
+    assert running.timeline() == fed(SOUND, [9_000], silent=lambda samples: False)[1]
 
 
 def test_after_a_judge_failed_the_same_windows_are_judged_again():

@@ -147,15 +147,15 @@ def load_model(folder: str | Path) -> tuple[EmotionClassifier | Committee | WAPT
         ModelError: a file is missing or damaged, or weights are missing, unexpected or of another shape.
     """
     config = load_config(folder)
-    module = _network(config)
     path = Path(folder) / WEIGHTS_FILE
     try:
+        module = _network(config)
         with safe_open(path, framework="pt") as file:
             labels = tuple(json.loads((file.metadata() or {}).get("labels", "null")) or ())
             module.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: has no {WEIGHTS_FILE}") from error
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: these weights do not fit {CONFIG_FILE}: {error}") from error
     if labels != config.labels:
         raise ModelError(

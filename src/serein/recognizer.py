@@ -75,12 +75,12 @@ class EmotionRecognizer:
             folder: the model, or its id on the Hub.
             revision: branch, tag or commit on the Hub.
             token: for private and gated repositories; by default that of ``HF_TOKEN`` or ``hf auth login``.
-            encoder: where the encoder is on this machine, if not where it was in training; its weights and settings
-                must be the same.
+            encoder: where the same encoder, weights and settings, is on this machine, if not where it was in training.
             device: for encoder and classifier.
 
         Raises:
             ModelError: the model or the encoder is missing, damaged, or the encoder another than in training.
+            UsageError: there is no such device.
         """
         found = find_model(folder, revision=revision, token=token)
         module, config = load_model(found)

@@ -70,7 +70,7 @@ class EmotionStream:
     def feed(self, samples: np.ndarray) -> list[Window]:
         """Windows that these samples complete; one whose sound the model cannot take counts as silent.
 
-        After any other error of the model the samples are kept, and the next call judges them again.
+        After any other error of the model or the detector the samples are kept, and the next call judges them again.
 
         Args:
             samples: floating point, full scale is 1, mono, or (samples, channels).
@@ -165,14 +165,17 @@ class EmotionStream:
             some = planned[number : number + size]
             heard = [held[first:last] for first, last in some]
             found = self._scores(heard)
-            self._windows += [
+            windows = [
                 Window((start + first) / SAMPLE_RATE, (start + last) / SAMPLE_RATE,
                        tuple(scores or even), scores is None or self._silent(piece))
                 for (first, last), scores, piece in zip(some, found, heard, strict=True)
             ]  # fmt: skip
-            self._refused += found.count(None)
             # As a hop is no longer than a window, the cell that begins with a window has arrived with it.
-            self._quiet += [self._silent(held[first : first + self._hop]) for first, _ in some]
+            quiet = [self._silent(held[first : first + self._hop]) for first, _ in some]
+            # Only now, for the judge and the detector are others' code: after an error of theirs all is judged again.
+            self._windows += windows
+            self._refused += found.count(None)
+            self._quiet += quiet
             self._held = held[(number + len(some)) * self._hop :]
 
     def _scores(self, heard: list[Float32[np.ndarray, " _"]]) -> list[list[float] | None]:

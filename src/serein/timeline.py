@@ -9,7 +9,8 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float32, Float64, Int64
+from numpy.typing import ArrayLike
 
 from serein.frames.audio import SAMPLE_RATE
 
@@ -37,9 +38,8 @@ def quieter_than(decibels: float) -> Silent:
         size = min(PIECE, len(samples))
         if not size:
             return True
-        whole = samples[: len(samples) // size * size].reshape(-1, size)
-        pieces = np.concatenate([whole, samples[None, -size:]])  # the last 50 ms speak for the rest
-        return bool(np.square(pieces, dtype=np.float64).mean(1).max() < power)
+        sums = np.concatenate([[0.0], np.square(samples, dtype=np.float64).cumsum()])
+        return bool((sums[size:] - sums[:-size]).max() / size < power)
 
     return quiet
 
@@ -132,10 +132,11 @@ class Timeline:
     def _cells(self) -> tuple[Float64[np.ndarray, "cells classes"], np.ndarray]:
         """Mean scores of each cell, 0 where every window is silent, and whether any window covers it."""
         cells = np.arange(len(self.quiet)) * self.hop
-        middles = (cells + np.minimum(cells + self.hop, self.seconds)) / 2
+        # In half samples all times are whole numbers: whether a window ends at a middle is no matter of rounding.
+        middles = _half_samples((cells + np.minimum(cells + self.hop, self.seconds)) / 2)
         # Starts and ends both rise, so a cell's windows are neighbours, and their sum a difference of two sums.
-        first = np.searchsorted([window.end for window in self.windows], middles, side="right")
-        last = np.searchsorted([window.start for window in self.windows], middles, side="right")
+        first = np.searchsorted(_half_samples([window.end for window in self.windows]), middles, side="right")
+        last = np.searchsorted(_half_samples([window.start for window in self.windows]), middles, side="right")
         sums = np.zeros((len(self.windows) + 1, len(self.labels) + 1))
         for number, window in enumerate(self.windows):
             sums[number + 1] = 0.0 if window.silent else (*window.scores, 1.0)
@@ -200,6 +201,10 @@ class Timeline:
             for s in self.segments()
             if s.label != SILENCE
         )
+
+
+def _half_samples(seconds: ArrayLike) -> Int64[np.ndarray, " times"]:
+    return np.rint(np.asarray(seconds, dtype=np.float64) * (2 * SAMPLE_RATE)).astype(np.int64)
 
 
 def _words(text: str, between: str) -> str:

@@ -312,6 +312,9 @@ def test_what_is_no_store_is_said(tmp_path):
     (tmp_path / "store.json").write_text("{")
     with pytest.raises(StoreError, match="cannot be read"):
         FrameStore(tmp_path)
+    (tmp_path / "store.json").write_text("[]")
+    with pytest.raises(StoreError, match="has format None"):
+        FrameStore(tmp_path)
     (tmp_path / "store.json").write_text(json.dumps({"format": 99}))
     with pytest.raises(StoreError, match="format 99"):
         FrameStore(tmp_path)

@@ -53,6 +53,17 @@ def test_the_reconstruction_compares_the_masked_student_with_the_normed_teacher(
     assert torch.allclose(output.reconstruction, masked_mse(student, teacher))
 
 
+def test_the_pseudo_labels_are_the_teachers_attributes_at_the_hidden_frames():
+    distillation = build(dropout=0.0, temperature=0.5)
+    frames, padding_mask, frame_mask = data()
+    output = distillation(frames, padding_mask, frame_mask, draws())
+    student = distillation.student(frames, padding_mask, frame_mask)[frame_mask]
+    logits = torch.cosine_similarity(student[:, None], distillation.attributes.prototypes[None], dim=-1) / 0.5
+    nearest = torch.cdist(distillation.teacher(frames, padding_mask)[frame_mask], distillation.attributes.prototypes)
+    expected = torch.nn.functional.cross_entropy(logits, nearest.argmin(1))
+    assert output.pseudo_ce.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_eq_1_is_about_hidden_frames_only():
     distillation = build(dropout=0.0, target_norm="none")
     frames, padding_mask, frame_mask = data()

@@ -25,6 +25,13 @@ def test_pseudo_cross_entropy_of_uniform_logits_is_log_k():
     assert loss.item() == pytest.approx(math.log(8))
 
 
+def test_pseudo_cross_entropy_by_hand():
+    # softmax of (log 3, 0) is (3/4, 1/4): label 0 costs log 4/3, label 1 costs log 4
+    logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])
+    loss = pseudo_cross_entropy(logits, torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
+
+
 def test_eq_6_weighs_the_two_losses():
     # L = lambda L_rec + (1 - lambda) L_pce
     assert adapter_loss(torch.tensor(2.0), torch.tensor(6.0), 0.75).item() == pytest.approx(3.0)

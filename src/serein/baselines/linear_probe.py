@@ -7,19 +7,8 @@ caller makes.
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
-
-
-def pooled_statistics(
-    frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]
-) -> Float[Tensor, "batch 2 layers width"]:
-    """Mean (index 0) and standard deviation (index 1) over time, padding left out."""
-    valid = (~padding_mask)[:, :, None, None]
-    count = valid.sum(1)
-    mean = (frames * valid).sum(1) / count
-    variance = ((frames - mean.unsqueeze(1)) * valid).square().sum(1) / count
-    return torch.stack([mean, variance.sqrt()], dim=1)
 
 
 class LinearProbe(nn.Module):
@@ -39,16 +28,10 @@ class LinearProbe(nn.Module):
         self.register_buffer("deviation", torch.ones(features))
         self.output = nn.Linear(features, classes)
 
-    def classify(self, statistics: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Logits from statistics that were pooled before."""
+    def forward(self, statistics: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        """Logits, one row an utterance, from its statistics (:meth:`serein.frames.batches.FrameArray.pooled`)."""
         logits: Tensor = self.output((statistics - self.mean) / self.deviation)
         return logits
-
-    def forward(
-        self, frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]
-    ) -> Float[Tensor, "batch classes"]:
-        """Logits, one row an utterance."""
-        return self.classify(pooled_statistics(frames, padding_mask).flatten(1))
 
 
 def fit_linear_probes(

@@ -56,6 +56,8 @@ def load_source(source: Source) -> Float32[np.ndarray, " samples"]:
             f"{type(source).__name__}: is no recording; give a path, the bytes of an audio file or "
             "Recording(samples, rate), and several in a list"
         )
+    if not isinstance(source.samples, np.ndarray):
+        raise UsageError(f"{type(source.samples).__name__}: holds no samples that can be used; give a NumPy array")
     check_rate(source.rate)
     channels = as_channels(source.samples)
     levels = Levels(channels.shape[1])
@@ -87,7 +89,10 @@ def as_channels(samples: np.ndarray) -> Float32[np.ndarray, "samples channels"]:
                [-1. ]], dtype=float32)
     """
     if not np.issubdtype(samples.dtype, np.floating):
-        raise AudioError("this recording's samples are integers; divide them by full scale (16 bits: 32768.0) first")
+        raise AudioError(
+            f"this recording's samples are {samples.dtype}, not floats; divide integers by full scale (16 bits: "
+            "32768.0) first"
+        )
     if samples.ndim not in (1, 2) or (samples.ndim == 2 and not samples.shape[1]):
         raise AudioError(
             f"this recording's samples have the shape {samples.shape}; give (samples,) or (samples, channels)"

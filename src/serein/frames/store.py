@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float16
@@ -172,16 +172,15 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     path = folder / STORE_FILE
     try:
-        settings: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        settings: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StoreError(f"{folder}: is not a frame store (no {STORE_FILE}); `serein extract` makes one") from error
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
-    if settings.get("format") != FORMAT:
-        raise StoreError(
-            f"{path}: has format {settings.get('format')}, this serein reads format {FORMAT}; extract again"
-        )
-    return settings
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if found != FORMAT:
+        raise StoreError(f"{path}: has format {found}, this serein reads format {FORMAT}; extract again")
+    return cast(dict[str, Any], settings)
 
 
 def settings_digest(settings: dict[str, Any]) -> str:

@@ -16,8 +16,8 @@ def sample_frame_mask(
 
     Args:
         padding_mask: True = padding.
-        ratio: share of each utterance's frames to hide, in (0, 1). With ``span`` 1 exactly
-            ``max(1, round(ratio * length))`` frames are hidden; with longer spans that share is expected.
+        ratio: share of each utterance's frames to hide, in (0, 1). With ``span`` 1 it is
+            ``ratio * length`` rounded, at least 1; with longer spans that share is expected.
         span: mean length of a hidden stretch, in frames. 1 draws positions independently, as the paper does; more
             alternates hidden and visible stretches of geometric lengths.
         generator: on the CPU, so that the draw is the same on every device.

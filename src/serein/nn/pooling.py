@@ -19,7 +19,9 @@ def attentive_statistics(
     """Eq. (7): attention-weighted mean and variance over time, for each head.
 
     mu = Z^T A.  The paper prints sigma^2 = Z^T (A * A) - (Z^T A * Z^T A), which weighs Z where a variance needs Z * Z,
-    and can be negative; ``"corrected"`` is (Z * Z)^T A - mu * mu, ``"printed"`` is the paper's text.
+    and can be negative; ``"corrected"`` is (Z * Z)^T A - mu * mu, ``"printed"`` is the paper's text. Where a head sits
+    on one frame its variance is a small difference all the same: at a weight of 0.997 five digits are right, at 0.99999
+    three, and at 1 none.
 
     Args:
         frames: Z.
@@ -47,8 +49,9 @@ class AttentiveStatisticsPooling(nn.Module):
         heads: K of the paper's A (4).
         variance: see :func:`attentive_statistics`.
         norm: ``"l2"`` is the paper's: each head's means, and its variances, to length 1. ``"batch"`` joins means and
-            standard deviations and gives each number mean 0 and variance 1 over the training batch (in evaluation
-            over the batches of training), so that a number that hardly varies can speak as loudly as one that does.
+            standard deviations (0.01 at least) and gives each number mean 0 and variance 1 over the training batch (in
+            evaluation over the batches of training), so that a number that hardly varies can speak as loudly as one
+            that does.
     """
 
     def __init__(self, width: int, heads: int = 4, variance: Variance = "corrected", norm: PooledNorm = "l2") -> None:

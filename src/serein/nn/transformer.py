@@ -190,7 +190,7 @@ class WAPTransformer(nn.Module):
         Masks may stay on the CPU while the frames are on a GPU: then nothing here waits for it.
 
         Args:
-            frames: the encoder's frames; what stands at padding positions does not matter.
+            frames: the encoder's frames; which finite numbers stand at padding positions does not matter.
             padding_mask: True = padding. Output at padding positions means nothing.
             frame_mask: True = replaced by the learnable embedding before positions are added.
             wanted: the frames whose output is asked for, counted through the whole batch, on the device of ``frames``;

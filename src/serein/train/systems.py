@@ -57,14 +57,14 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
         scores = {}
         probes = fit_linear_probes(statistics[train], labels[train], len(classes), *PROBE_C)
         for done, (c, probe) in enumerate(zip(PROBE_C, probes, strict=True), start=1):
-            logits = logits_over_views(probe.classify(statistics[task.judged(validation)]), len(validation))
+            logits = logits_over_views(probe(statistics[task.judged(validation)]), len(validation))
             scores[c] = ua_of_logits(logits, labels[validation], classes)
             report("finetune", done, len(PROBE_C), {"C": c, "validation_ua": scores[c]})
     best = max(scores, key=lambda c: (scores[c], -c))
     with timed(seconds, "refit"):
         (probe,) = fit_linear_probes(statistics[known], labels[known], len(classes), best)
     with timed(seconds, "test"):
-        probabilities = mean_over_views(probe.classify(statistics[task.judged(test)]).softmax(1), len(test))
+        probabilities = mean_over_views(probe(statistics[task.judged(test)]).softmax(1), len(test))
     return Outcome(
         model=probe,
         probabilities=probabilities,
