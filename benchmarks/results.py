@@ -68,13 +68,13 @@ def shareable(study: Study) -> Study:
     title = re.sub(rf"\b{re.escape(corpus)}\b(?!-2s)", copy, study.title)
     if copy != corpus and copy not in title:
         title = f"{title} ({copy})"
+    names: list[str] = []
+    for row in study.rows:
+        short = re.sub(r"\([^()]*/([^/()]+)\)$", r"(\1)", row.name) if study.kind == "runs" else row.name
+        names.append(free_name(short, names))
     rows = [
-        replace(
-            row,
-            name=re.sub(r"\([^()]*/([^/()]+)\)$", r"(\1)", row.name) if study.kind == "runs" else row.name,
-            run=replace(row.run, corpus=COPIES.get(row.run.corpus, row.run.corpus)),
-        )
-        for row in study.rows
+        replace(row, name=name, run=replace(row.run, corpus=COPIES.get(row.run.corpus, row.run.corpus)))
+        for row, name in zip(study.rows, names, strict=True)
     ]
     return replace(study, title=title, rows=tuple(rows))
 
@@ -167,7 +167,8 @@ def _ends_with(folder: Path, word: str) -> bool:
 
 def _alone(run: Run) -> bool:
     """Whether the run was made by itself, or as one of a study's."""
-    return not {"benchmark", "ablate", "inflation"} & set(shlex.split(run.command)[:3])
+    words = [word for word in shlex.split(run.command)[1:] if not word.startswith("-")]
+    return words[0] not in ("benchmark", "ablate", "inflation")
 
 
 def encoders(run: Run) -> list[str]:

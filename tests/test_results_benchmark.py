@@ -184,6 +184,19 @@ def test_a_study_of_runs_is_remade_run_by_run(tmp_path):
     assert said in page_of(tmp_path, study.folder)
 
 
+def test_runs_of_one_name_have_rows_of_their_own(tmp_path):
+    runs = [(f"adapter ({folder})", write_run(folder)) for folder in (tmp_path / "x" / "lin", tmp_path / "y" / "lin")]
+    save_study(tmp_path / "both", "runs", "Both", runs)
+    rows = results.shareable(load_study(tmp_path / "both")).rows
+    assert [row.name for row in rows] == ["adapter (lin)", "adapter (lin)-2"]
+
+
+@pytest.mark.parametrize("command", ["serein crossval benchmark", "serein --debug crossval ablate"])
+def test_a_store_named_like_a_command_makes_no_study(tmp_path, command):
+    run = load_run(write_run(tmp_path / "run", command=f"{command} -o runs/x"))
+    assert results.Places({}).of_run(run) == "runs/run"
+
+
 def test_folders_of_one_name_are_told_apart_in_the_commands(tmp_path):
     one, other = make_study(tmp_path / "a" / "heads"), make_study(tmp_path / "b" / "heads")
     runs = [("a", one / "good"), ("b", other / "good"), ("c", other / "bad")]

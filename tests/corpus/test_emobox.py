@@ -117,6 +117,19 @@ def test_one_published_fold_can_be_used_with_a_drawn_validation(tmp_path):
     assert "Over 1 fold(s), 3 of 12 labelled utterances are tested" in protocol.description
 
 
+def test_a_talker_of_two_folds_is_named(tmp_path):
+    source = write_talkers(tmp_path, {"fold_1": [1, 2, 3], "fold_2": [3, 4], "fold_3": [5, 6]})
+    with pytest.raises(CorpusError, match="several folds test talker 3; each talker belongs to one"):
+        make_protocol("emobox", toy(), folds_file=source)
+
+
+def test_two_talkers_who_differ_in_zeros_only_are_refused(tmp_path):
+    source = write_talkers(tmp_path, {"fold_1": [1, 2], "fold_2": [3, 4], "fold_3": [5, 6]})
+    doubled = Utterance("another", Path("a.wav"), "1", "sad")
+    with pytest.raises(CorpusError, match="takes 1 and 01 for one talker"):
+        make_protocol("emobox", Corpus("toy", (*toy().utterances, doubled)), folds_file=source)
+
+
 def test_other_talkers_than_the_corpus_has_are_named(tmp_path):
     source = write_talkers(tmp_path, {"fold_1": [1, 2], "fold_2": [3, 4], "fold_3": [5, 77]})
     with pytest.raises(CorpusError, match=r"only the file has \['77'\], only the corpus has \['6'\]"):

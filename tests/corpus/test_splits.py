@@ -234,6 +234,16 @@ def test_hashes_are_the_same_on_every_machine_and_with_every_version(name, hash_
     assert make_protocol(name, dialogues(3), seed=7).hash == hash_
 
 
+def test_a_long_name_in_other_letters_makes_a_fold():
+    names = ["Александра Смирнова", "Ольга Иванова", "Bo"]
+    protocol = make_protocol("talkers", corpus_of((name, "", label, "") for name in names for label in ("sad", "glad")))
+    assert [fold.name for fold in protocol.folds] == [
+        "talker-Bo",
+        "talker-cdd068377ede",
+        "talker-%D0%9E%D0%BB%D1%8C%D0%B3%D0%B0%20%D0%98%D0%B2%D0%B0%D0%BD%D0%BE%D0%B2%D0%B0",
+    ]
+
+
 def test_random_groups_hold_even_shares_of_each_emotion():
     corpus = corpus_of((f"t{i % 4}", "", "sad" if i % 3 else "angry", "") for i in range(60))
     protocol = make_protocol("random-5-TALKERS-SHARED", corpus)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from serein.errors import CorpusError, UsageError
+from serein.evaluate import ensemble
 from serein.evaluate.ensemble import average
 from serein.evaluate.runs import load_run
+from serein.files import write_atomically
 
 
 def rows(folder):
@@ -25,6 +27,44 @@ def test_each_members_probabilities_count_the_same(default_run, tmp_path):
         mean = np.mean(mine, axis=0)
         assert [float(row[f"p_{label}"]) for label in labels] == pytest.approx(mean, abs=1e-6)
         assert row["prediction"] == labels[int(mean.argmax())]
+
+
+def test_a_run_of_more_seeds_has_more_weight(make_run, default_run, tmp_path):
+    alone = average([default_run], tmp_path / "alone")  # a run of one seed
+    other = make_run("other", random_seed=5)
+    members = rows(alone) + rows(other)
+    for row in rows(average([alone, other], tmp_path / "both")):
+        mine = [[float(value) for key, value in m.items() if key[:2] == "p_"] for m in members if m["id"] == row["id"]]
+        assert len(mine) == 3
+        found = [float(value) for key, value in row.items() if key[:2] == "p_"]
+        assert found == pytest.approx(np.mean(mine, axis=0), abs=1e-6)
+
+
+def test_parameters_are_summed_and_the_worst_member_is_told(make_run, tmp_path):
+    first, second = make_run("first"), make_run("second", synthetic=True)
+    for path in second.rglob("cost.json"):
+        cost = json.loads(path.read_text()) | {"peak_memory_bytes": 2**29, "collapsed": True}
+        path.write_text(json.dumps(cost))
+    both = load_run(average([first, second], tmp_path / "both"))
+    seeds = len(load_run(first).seeds)
+    assert both.synthetic
+    for done in both.fold_runs:
+        assert done.trainable_parameters == {"adapter": 2 * seeds * 5000, "head": 2 * seeds * 37}
+        assert (done.peak_memory_bytes, done.collapsed) == (2**30, True)
+
+
+def test_every_file_is_seen_whole_or_not_at_all_and_the_run_last(default_run, tmp_path, monkeypatch):
+    written = []
+
+    def noted(path, content):
+        written.append(path)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(ensemble, "write_atomically", noted)
+    folder = average([default_run], tmp_path / "committee")
+    files = {path for path in folder.rglob("*") if path.is_file()}
+    assert files - {folder / "protocol.json"} == set(written)  # `Protocol.save` does so too
+    assert written[-1] == folder / "run.json"
 
 
 def test_the_committee_is_a_run_of_one_seed_that_costs_what_its_members_cost(default_run, tmp_path):

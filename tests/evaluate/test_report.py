@@ -6,11 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, f1_score, recall_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+    recall_score,
+)
 
 from serein.corpus.protocol import Fold, Protocol
 from serein.errors import CorpusError, UsageError
 from serein.evaluate import provenance, report
+from serein.evaluate.ensemble import average
 from serein.evaluate.report import ReportPaths, write_report
 from serein.evaluate.runs import load_run
 from serein.evaluate.sections import banners, score_table
@@ -121,8 +128,18 @@ def test_scores_are_those_of_sklearn_on_the_predictions(written, default_run):
     }
     assert list(numbers["fold_mean"].values()) == pytest.approx(np.mean(list(folds.values()), axis=0))
     assert list(numbers["fold_sd"].values()) == pytest.approx(np.std(list(folds.values()), axis=0, ddof=1))
-    assert np.sum(numbers["confusion"]) == 144
-    assert numbers["classes"]["sad"]["utterances"] == 18
+    truths = [[row.truth for row in run.predictions if row.seed == seed] for seed in run.seeds]
+    guesses = [[row.prediction for row in run.predictions if row.seed == seed] for seed in run.seeds]
+    seeds = list(zip(truths, guesses, strict=True))
+    accuracies = [accuracy_score(*one) for one in seeds]
+    assert numbers["seed_sd"]["wa"] == pytest.approx(np.std(accuracies, ddof=1))
+    assert numbers["confusion"] == sum(confusion_matrix(*one, labels=labels) for one in seeds).tolist()
+    of_classes = [precision_recall_fscore_support(*one, labels=labels, zero_division=np.nan)[:3] for one in seeds]
+    precisions, recalls, f1s = np.mean(of_classes, axis=0)
+    assert numbers["classes"] == {
+        label: pytest.approx({"recall": recalls[i], "precision": precisions[i], "f1": f1s[i], "utterances": 18})
+        for i, label in enumerate(labels)
+    }
     assert numbers["intervals"]["wa"]["low"] < numbers["pooled"]["wa"] < numbers["intervals"]["wa"]["high"]
 
 
@@ -193,6 +210,15 @@ def test_a_linear_probe_has_one_map_and_no_curves(make_run):
     assert [path.name for path in paths.figures] == ["confusion.svg", "embeddings.svg"]
     assert "<h2>Training</h2>" not in paths.html.read_text()
     assert list(json.loads(paths.scores.read_text())["silhouettes"]) == ["Frozen encoder"]
+
+
+def test_a_committee_of_two_encoders_says_whose_frames_are_shown(make_run, tmp_path):
+    first, second = make_run("first"), make_run("second")
+    facts = json.loads((second / "run.json").read_text())
+    facts["encoder"]["layers"] = [9]
+    (second / "run.json").write_text(json.dumps(facts))
+    paths = write_report(average([first, second], tmp_path / "both"))
+    assert list(json.loads(paths.scores.read_text())["silhouettes"]) == ["Frozen encoder of the first member"]
 
 
 def test_silhouettes_show_the_space_that_parts_emotions(written):

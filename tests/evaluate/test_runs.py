@@ -134,6 +134,8 @@ def test_damaged_files_are_named(make_run):
     folder = make_run()
     for name, content, said in (
         ("run.json", "{", "is not JSON"),
+        ("run.json", "null", "is no JSON object"),
+        ("environment.json", "[]", "is no JSON object"),
         ("predictions.csv", "", "no column id"),
         ("predictions.csv", '"id', "cannot be read as a CSV"),
         ("folds/fold-0/seed-0/history.csv", "stage,epoch,step,loss\nrefit,0,0,high\n", "a cell is no number"),

@@ -107,8 +107,21 @@ def test_two_talkers_one_right_one_wrong_may_be_anything():
 
 
 def test_talkers_who_are_all_alike_leave_nothing_unsure():
-    confusions = talker_confusions(["sad", "happy"] * 5, ["sad", "sad"] * 5, list("aabbccddee"), LABELS)
+    confusions = talker_confusions(["sad", "happy"] * 6, ["sad", "sad"] * 6, list("aabbccddeeff"), LABELS)
     assert talker_intervals(confusions).ua == Interval(0.5, 0.5)
+
+
+@pytest.mark.parametrize("talkers", ["ab", "abcde"])
+def test_so_few_talkers_who_are_all_alike_show_nothing(talkers):
+    truth = ["sad", "happy"] * len(talkers)
+    confusions = talker_confusions(truth, truth, [talker for talker in talkers for _ in range(2)], LABELS)
+    assert np.isnan([talker_intervals(confusions).ua.low, talker_intervals(confusions).ua.high]).all()
+    assert talker_intervals(confusions, level=0.4).ua == Interval(1.0, 1.0)
+
+
+def test_no_predictions_are_no_score():
+    with pytest.raises(CorpusError, match="nothing to score"):
+        talker_confusions([], [], [], LABELS)
 
 
 def test_one_talker_has_no_interval():
@@ -124,7 +137,7 @@ def test_copies_of_an_utterance_do_not_narrow_the_interval():
 
 
 def test_a_faultless_system_has_a_point_for_an_interval():
-    confusions = talker_confusions(["sad", "happy"] * 2, ["sad", "happy"] * 2, list("aabb"), LABELS)
+    confusions = talker_confusions(["sad", "happy"] * 6, ["sad", "happy"] * 6, list("aabbccddeeff"), LABELS)
     assert talker_intervals(confusions).macro_f1 == Interval(1.0, 1.0)
 
 

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from serein.corpus.protocol import Leak
 from serein.errors import CorpusError, UsageError
 from serein.evaluate import study_plots
+from serein.evaluate.remarks import remarks
 from serein.evaluate.runs import load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
@@ -118,6 +120,14 @@ def test_other_protocols_are_paired_only_where_the_protocol_is_what_is_varied(ma
     header, _, row = score_table(found)
     assert row[header.index("UA minus first")] == "not comparable"
     assert "NOT COMPARABLE" in write_study(tmp_path / "runs").markdown.read_text()
+
+
+@pytest.mark.parametrize(("others", "said"), [("[FM][23]", True), ("[FM]3", False)])
+def test_a_label_of_fewer_than_four_of_six_talkers_is_remarked_upon(make_run, others, said):
+    run = make_run()
+    table = run / "predictions.csv"
+    table.write_text(re.sub(rf"(?m)^({others}_\d+,.*,\d),sad,", r"\1,happy,", table.read_text()))
+    assert remarks(load_run(run)) == ["a label of few talkers: intervals too narrow"] * said
 
 
 def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):

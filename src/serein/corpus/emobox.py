@@ -1,6 +1,7 @@
 """EmoBox's published test folds, read from its folder or from a list of talkers."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -72,8 +73,13 @@ def _from_talkers(source: Path, pool: Sequence[Utterance]) -> dict[str, list[Utt
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         form = '{"test_actors": {"fold_1": [1, 11]}}'
         raise CorpusError(f"{source}: does not have the form {form} ({error!r})") from error
+    if twice := sorted(t for t, count in Counter(t for each in folds.values() for t in each).items() if count > 1):
+        raise CorpusError(f"{source}: several folds test talker {', '.join(twice)}; each talker belongs to one")
     named = {talker for talkers in folds.values() for talker in talkers}
-    present = {utterance.talker.lstrip("0") for utterance in pool}
+    talkers = {utterance.talker for utterance in pool}
+    present = {talker.lstrip("0") for talker in talkers}
+    if len(present) < len(talkers):
+        raise CorpusError(f"{source} takes 1 and 01 for one talker, and the corpus has two such; rename one of them")
     if named != present:
         raise CorpusError(
             f"{source} and the corpus have different talkers: only the file has {sorted(named - present)}, "

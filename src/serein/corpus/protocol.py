@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import quote
 
 from serein.corpus.corpus import Corpus
 from serein.errors import CorpusError
@@ -20,7 +21,8 @@ TALKERS_SHARED = "TALKERS-SHARED"
 _PAIRS = (("train", "test"), ("validation", "test"), ("train", "validation"))
 _SHAREABLE: dict[Literal["talker", "audio", "text"], str]
 _SHAREABLE = {"talker": "talker", "audio": "audio_hash", "text": "text"}
-_FOLDER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~%-]{0,99}")
+_LONGEST = 100
+_FOLDER_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._~%-]{{0,{_LONGEST - 1}}}")
 
 
 @dataclass(frozen=True)
@@ -233,9 +235,20 @@ def check_folds(protocol: Protocol, corpus: Corpus) -> None:
             raise CorpusError(f"protocol {protocol.name}, fold {fold.name}: nobody validates, so nothing can be chosen")
 
 
+def fold_name(kind: str, name: str) -> str:
+    """A fold's name, fit to name a folder, from that of a talker or session; a name that gets too long as its hash.
+
+    Example:
+        >>> fold_name("talker", "Zoë"), fold_name("talker", "Александра Смирнова")
+        ('talker-Zo%C3%AB', 'talker-cdd068377ede')
+    """
+    quoted = f"{kind}-{quote(name, safe='')}"
+    return quoted if len(quoted) <= _LONGEST else f"{kind}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
 def _check_fold(fold: Fold, oracle: bool, where: str) -> None:
     if not _FOLDER_NAME.fullmatch(fold.name):
-        raise CorpusError(f"{where}: the name cannot name a folder; use up to 100 letters, digits and . _ ~ % -")
+        raise CorpusError(f"{where}: the name cannot name a folder; use up to {_LONGEST} letters, digits and . _ ~ % -")
     if not fold.train or not fold.test:
         raise CorpusError(f"{where}: {'test' if fold.train else 'train'} is empty")
     for part in PARTS:

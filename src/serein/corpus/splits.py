@@ -4,11 +4,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.emobox import read_emobox_folds
-from serein.corpus.protocol import ORACLE, TALKERS_SHARED, Fold, Protocol, check_talkers
+from serein.corpus.protocol import ORACLE, TALKERS_SHARED, Fold, Protocol, check_talkers, fold_name
 from serein.errors import CorpusError, UsageError
 
 PROTOCOL_NAMES = (
@@ -184,7 +183,7 @@ def _sessions(pool: Sequence[Utterance]) -> _Groups:
     if without:
         count = f"{len(without)} of {len(pool)} utterances"
         raise CorpusError(f"{count} have no session ({without[0]!r}, ...); use talkers-5 instead")
-    return _grouped(pool, lambda u: f"session-{quote(u.session, safe='')}")
+    return _grouped(pool, lambda u: fold_name("session", u.session))
 
 
 def _dealt_talkers(pool: Sequence[Utterance], count: int, seed: int) -> _Groups:
@@ -264,10 +263,10 @@ def _one_talker(pool: Sequence[Utterance]) -> tuple[tuple[Fold, ...], str]:
     casts = [sorted({u.talker for u in session}) for session in sessions.values()]
     paired = "" not in sessions and all(len(cast) == 2 for cast in casts) and 2 * len(casts) == len(tests)
     if not paired:
-        named = {f"talker-{quote(talker, safe='')}": test for talker, test in tests.items()}
+        named = {fold_name("talker", talker): test for talker, test in tests.items()}
         return _next_validates(named, pool), "One talker is tested, the next validates, the others train."
     partner = {a: b for cast in casts for a, b in (cast, reversed(cast))}
-    folds = (_fold(f"talker-{quote(t, safe='')}", pool, tests[partner[t]], tests[t]) for t in tests)
+    folds = (_fold(fold_name("talker", t), pool, tests[partner[t]], tests[t]) for t in tests)
     return tuple(folds), "One talker is tested, the partner in the dialogue validates, the others train."
 
 

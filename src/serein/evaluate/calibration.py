@@ -29,8 +29,8 @@ class Calibration:
     Attributes:
         temperature: fitted on all of them.
         error_before: expected calibration error as the model spoke.
-        error_after: with each talker softened by what the others ask for (:func:`soften_by_others`), as are all
-            numbers below; nan where there is one talker only.
+        error_after: with each talker softened by what the others ask for (:func:`soften_by_others`), as are the
+            numbers below but ``nll_before``; nan where there is one talker only.
         nll_before: negative log likelihood as the model spoke, nats.
         nll_after: afterwards.
         coverage: share of the utterances whose best probability reaches the threshold.

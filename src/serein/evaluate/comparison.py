@@ -97,15 +97,16 @@ def ends(interval: Interval, form: str = ".1f", between: str = " to ") -> str:
 
 
 def in_thousandths(p: float) -> str:
-    """Three decimals; smaller ones say nothing more.
+    """Three decimals; smaller ones say nothing more, but are cut off where rounding would hide what p decides.
 
     Example:
-        >>> in_thousandths(0.0123), in_thousandths(0.0004)
-        ('0.012', '< 0.001')
+        >>> in_thousandths(0.0123), in_thousandths(0.0004), in_thousandths(0.0497)
+        ('0.012', '< 0.001', '0.049')
     """
     if isnan(p):
         return "unknown"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    shown = f"{p:.3f}"
+    return "< 0.001" if p < 0.001 else f"{THRESHOLD - 0.001:.3f}" if p < THRESHOLD <= float(shown) else shown
 
 
 def _row(comparison: Comparison) -> list[str]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from serein.errors import CorpusError, UsageError
 from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.runs import Run, load_run
+from serein.files import write_atomically
 
 # what flatters one member flatters the committee
 BY_FLATTERY = ("transductive", "inductive", "elsewhere", "none")
@@ -52,7 +53,6 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
 
     for fold in first.protocol.folds:
         place = output / "folds" / fold.name / "seed-0"
-        place.mkdir(parents=True, exist_ok=True)
         done = [one for run in runs for one in run.fold_runs if one.fold == fold.name]
         stages = sorted({stage for one in done for stage in one.seconds})
         parts = sorted({part for one in done for part in one.trainable_parameters})
@@ -65,15 +65,14 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
             "choice": {},
             "collapsed": any(one.collapsed for one in done),
         }
-        (place / "cost.json").write_text(json.dumps(costs, indent=2) + "\n", encoding="utf-8")
+        _write_json(place / "cost.json", costs)
         seen = load_embeddings(done[0].embeddings, fold.test)
-        save_file(
-            {"encoder": seen.encoder}, place / "embeddings.safetensors", {"serein": json.dumps({"ids": seen.ids})}
-        )
-    (output / "predictions.csv").write_text(_table(first, labels, mean), encoding="utf-8")
+        ids = {"serein": json.dumps({"ids": seen.ids})}
+        write_atomically(place / "embeddings.safetensors", save({"encoder": seen.encoder}, ids))
+    write_atomically(output / "predictions.csv", _table(first, labels, mean).encode())
     first.protocol.save(output / "protocol.json")
-    (output / "environment.json").write_bytes((first.folder / "environment.json").read_bytes())
-    (output / "recipe.toml").write_text(_recipe(runs), encoding="utf-8")
+    write_atomically(output / "environment.json", (first.folder / "environment.json").read_bytes())
+    write_atomically(output / "recipe.toml", _recipe(runs).encode())
     said = [json.loads((run.folder / "run.json").read_text(encoding="utf-8")) for run in runs]
     facts = {key: value for key, value in said[0].items() if all(other.get(key) == value for other in said)}
     facts |= {"corpus": first.corpus, "encoder": _encoder(runs), "leaks": first.leaks}
@@ -83,8 +82,12 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
     facts["adapter_training"] = min((run.adapter_training for run in runs), key=BY_FLATTERY.index)
     facts["talker_statistics"] = max((run.talker_statistics for run in runs), key=lambda said: said != "none")
     facts["command"] = shlex.join(["serein", "ensemble", *map(str, folders), "-o", str(output)])
-    (output / "run.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    _write_json(output / "run.json", facts)  # last: with it this is a run
     return output
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _mean(runs: Sequence[Run]) -> dict[str, Float[np.ndarray, " labels"]]:

@@ -1,10 +1,12 @@
 """What makes a run's score mean less than it seems to, in a few words for tables."""
 
 import re
+from collections import Counter
 
 from serein.evaluate.runs import Run
 
 # as `serein.corpus.protocol.Leak` says it
+_FEW = 4  # talkers: with fewer who show a label `benchmarks/interval_coverage.py` finds intervals too narrow
 _VALIDATION_TALKERS_TRAIN = re.compile(r"fold \S+: \d+ talkers? (is|are) in both train and validation\b")
 
 
@@ -19,8 +21,16 @@ def remarks(run: Run) -> list[str]:
         "validation talkers also train": not run.protocol.shares_talkers
         and any(_VALIDATION_TALKERS_TRAIN.match(leak) for leak in run.leaks),
         "transductive: intervals too narrow": run.adapter_training == "transductive",
+        "a label of few talkers: intervals too narrow": _has_rare_label(run),
         "talker statistics": run.talker_statistics != "none",
         "synthetic voices": run.synthetic,
         "collapsed": any(done.collapsed for done in run.fold_runs),
     }
     return [flag for flag, applies in flags.items() if applies]
+
+
+def _has_rare_label(run: Run) -> bool:
+    """Whether a label is that of few talkers, in a corpus that has more of them."""
+    pairs = set(run.truths().values())
+    shown_by = Counter(truth for _, truth in pairs)
+    return min(shown_by.values()) < min(_FEW, len({talker for talker, _ in pairs}))

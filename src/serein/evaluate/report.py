@@ -108,7 +108,7 @@ def _embedded(run: Run, done: FoldRun) -> Embedded:
     rows = {row.id: row for row in run.predictions if row.fold == done.fold}
     found = load_embeddings(done.embeddings, rows)
     spaces = {
-        "Frozen encoder": found.encoder,
+        "Frozen encoder of the first member" if "members" in run.encoder else "Frozen encoder": found.encoder,
         "Fresh adapter, untrained": found.fresh,
         "Adapter, before fine-tuning": found.adapter,
         f"{run.name}, after fine-tuning": found.system,

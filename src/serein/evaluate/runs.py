@@ -130,6 +130,8 @@ def load_run(folder: str | Path) -> Run:
         raise CorpusError(
             f"{folder / 'run.json'}: format {facts.get('format')}, this serein reads {FORMAT}; run it again"
         )
+    if not isinstance(facts["seeds"], list) or not isinstance(facts["leaks"], list):
+        raise CorpusError(f"{folder / 'run.json'}: seeds and leaks must be lists; run it again")
     protocol = Protocol.load(folder / "protocol.json")
     expected = [(fold, seed) for fold in protocol.folds for seed in facts["seeds"]]
     whole = folder / "predictions.csv"  # written when the last fold is done; before, each fold has its own
@@ -172,10 +174,12 @@ def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
         content = json.loads(_read_text(path))
     except ValueError as error:
         raise CorpusError(f"{path}: is not JSON ({error}); run the command again") from error
+    if not isinstance(content, dict):
+        raise CorpusError(f"{path}: is no JSON object; run the command again")
     missing = [key for key in keys if key not in content]
     if missing:
         raise CorpusError(f"{path}: has no {', '.join(missing)}; run the command again with this version of serein")
-    return dict(content)
+    return content
 
 
 def _read_predictions(files: Sequence[Path], labels: Sequence[str]) -> list[Prediction]:

@@ -13,7 +13,7 @@ from serein.errors import CorpusError, UsageError
 from serein.evaluate.runs import Run, distinct_names, load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
-from serein.evaluate.summary import Summary, compare, subtract, summarise
+from serein.evaluate.summary import Difference, Summary, compare, subtract, summarise
 from serein.files import write_atomically
 
 FORMAT = 1
@@ -135,6 +135,15 @@ def label_share(run: Run) -> float:
         ) from error
 
 
+def paired(differences: Sequence[Difference | None]) -> list[Paired | None]:
+    """What a table says of each difference, p adjusted for all of them."""
+    adjusted = holm([found.p if found else nan for found in differences])
+    return [
+        Paired(found.scores.ua, found.intervals.ua, found.p, holm_p) if found else None
+        for found, holm_p in zip(differences, adjusted, strict=True)
+    ]
+
+
 def _read(folder: Path) -> dict[str, Any]:
     """Kind, title, and each run's name and folder."""
     path = folder / FILE
@@ -167,12 +176,7 @@ def _rows(runs: Sequence[tuple[str, Run]], across_protocols: bool) -> tuple[Row,
     (_, first), *others = runs
     pair = subtract if across_protocols else compare
     alone = _shares_differ([run for _, run in runs])
-    differences = [None if alone else pair(run, first) for _, run in others]
-    adjusted = holm([found.p if found else nan for found in differences])
-    minus_first = [
-        Paired(found.scores.ua, found.intervals.ua, found.p, holm_p) if found else None
-        for found, holm_p in zip(differences, adjusted, strict=True)
-    ]
+    minus_first = paired([None if alone else pair(run, first) for _, run in others])
     return tuple(
         Row(name, run, summarise(run), found) for (name, run), found in zip(runs, [None, *minus_first], strict=True)
     )

@@ -5,15 +5,13 @@ import tomllib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import nan
 from typing import Any
 
 from serein.evaluate.comparison import ends, in_thousandths
 from serein.evaluate.document import Block, Paragraph, Picture, Table
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import percent
-from serein.evaluate.significance import holm
-from serein.evaluate.study import Paired, Row, Study, label_share
+from serein.evaluate.study import Paired, Row, Study, label_share, paired
 from serein.evaluate.summary import compare
 
 HEADER = ("Labels", "Series", "UA %", "UA minus first series", "p", "p (Holm)")
@@ -69,16 +67,12 @@ def label_curves(study: Study) -> Curves | None:
         compare(row.run, reference.run) if reference else None
         for row, reference in zip(rows.values(), references, strict=True)
     ]
-    adjusted = holm([difference.p if difference else nan for difference in found])
     points = [
-        Point(
-            name, share, row, reference,
-            Paired(difference.scores.ua, difference.intervals.ua, difference.p, holm_p) if difference else None,
+        Point(name, share, row, reference, minus_reference)
+        for ((share, name), row), reference, minus_reference in zip(
+            rows.items(), references, paired(found), strict=True
         )
-        for ((share, name), row), reference, difference, holm_p in zip(
-            rows.items(), references, found, adjusted, strict=True
-        )
-    ]  # fmt: skip
+    ]
     return Curves(series, tuple(sorted(points, key=lambda point: (point.share, series.index(point.series)))))
 
 
