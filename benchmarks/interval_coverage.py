@@ -5,9 +5,8 @@ Usage: python benchmarks/interval_coverage.py [--corpora 2000] [--draws 2000]
 Prints three Markdown tables. The first is of one system's UA: serein's interval (a jackknife over talkers, Student's t,
 logit scale) beside the bootstrap's expanded percentiles (Hesterberg 2015) over the same corpora. The second is of two
 systems' difference in UA, and how often its p falls below 0.05 where the two are equally good. The third is of both
-where only some of 24 talkers show one of the labels. Of 2,000 corpora, 95 %
-come out between 94.0 and 96.0 in 19 of 20 simulations. Takes two to three minutes on one thread; the same arguments
-give the same numbers.
+where only some of 24 talkers show one of the labels. Of 2,000 corpora, 95 % come out between 94.0 and 96.0 in 19 of 20
+simulations. Takes about three minutes on one thread; the same arguments give the same numbers.
 """
 
 import argparse

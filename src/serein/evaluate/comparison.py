@@ -105,8 +105,10 @@ def in_thousandths(p: float) -> str:
     """
     if isnan(p):
         return "unknown"
-    shown = f"{p:.3f}"
-    return "< 0.001" if p < 0.001 else f"{THRESHOLD - 0.001:.3f}" if p < THRESHOLD <= float(shown) else shown
+    rounded = round(p, 3)
+    if p < THRESHOLD <= rounded:
+        rounded = THRESHOLD - 0.001
+    return "< 0.001" if p < 0.001 else f"{rounded:.3f}"
 
 
 def _row(comparison: Comparison) -> list[str]:

@@ -5,8 +5,8 @@ from collections import Counter
 
 from serein.evaluate.runs import Run
 
-# as `serein.corpus.protocol.Leak` says it
 _FEW = 4  # talkers: with fewer who show a label `benchmarks/interval_coverage.py` finds intervals too narrow
+# as `serein.corpus.protocol.Leak` says it
 _VALIDATION_TALKERS_TRAIN = re.compile(r"fold \S+: \d+ talkers? (is|are) in both train and validation\b")
 
 

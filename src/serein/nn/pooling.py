@@ -19,9 +19,8 @@ def attentive_statistics(
     """Eq. (7): attention-weighted mean and variance over time, for each head.
 
     mu = Z^T A.  The paper prints sigma^2 = Z^T (A * A) - (Z^T A * Z^T A), which weighs Z where a variance needs Z * Z,
-    and can be negative; ``"corrected"`` is (Z * Z)^T A - mu * mu, ``"printed"`` is the paper's text. Where a head sits
-    on one frame its variance is a small difference all the same: at a weight of 0.997 five digits are right, at 0.99999
-    three, and at 1 none.
+    and can be negative; ``"corrected"`` is (Z * Z)^T A - mu * mu, ``"printed"`` is the paper's text. Where a head
+    nearly sits on one frame its variance is a small difference all the same, of fewer right digits the nearer it sits.
 
     Args:
         frames: Z.
