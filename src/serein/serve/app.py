@@ -15,6 +15,7 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Res
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from serein.answers import rank
@@ -93,7 +94,8 @@ def make_app(recognizer: EmotionRecognizer, limits: Limits, name: str = "serein"
     _add_page(app)
     _add_errors(app)
     routes = frozenset(route.path for route in app.routes if isinstance(route, Route))
-    app.add_middleware(Door, metrics=service.metrics, routes=routes, patience=HEARD_OUT * limits.body_bytes)
+    # Outside of Starlette too: its answer to a fault would else go out unsealed, and be counted as a client that left.
+    app.middleware_stack = Door(app.build_middleware_stack(), service.metrics, routes, HEARD_OUT * limits.body_bytes)
     return app
 
 
@@ -197,6 +199,14 @@ def _add_page(app: FastAPI) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Exception)
+    async def fail(_: Request, __: Exception) -> JSONResponse:
+        return Refusal("failed").reply()  # Starlette then raises the fault again, for uvicorn's log
+
+    @app.exception_handler(ClientDisconnect)
+    async def left(_: Request, __: ClientDisconnect) -> None:
+        """Nobody is there to be answered."""
+
     @app.exception_handler(Refusal)
     async def refuse(_: Request, refusal: Refusal) -> JSONResponse:
         return refusal.reply()

@@ -5,7 +5,6 @@ import math
 import time
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serein.serve.metrics import Metrics
@@ -26,10 +25,10 @@ SLOW, LEFT = 408, 499  # statuses; the second is counted where nobody is there t
 
 
 class Door:
-    """ASGI middleware.
+    """ASGI middleware, the outermost.
 
     Args:
-        app: what is behind it.
+        app: what is behind it, which answers its own faults.
         metrics: where requests are counted.
         routes: paths that are counted by their names; anything else is ``other``, whatever strangers think up.
         patience: how many bytes of a body that was answered before it came are read on, so that its sender comes to
@@ -71,16 +70,9 @@ class Door:
 
         try:
             await app(scope, hear, seal)
-        except ClientDisconnect:
-            pass
         except asyncio.CancelledError:  # the server stops, and waits no longer
             if status == LEFT:
                 await Refusal("draining").reply()(scope, hear, seal)
-        except Exception:  # a fault is what nobody foresaw: of any kind, answered here, raised again, logged by uvicorn
-            # Starlette's own answer would come from outside of this door: unsealed, and counted as a client that left.
-            if status == LEFT:
-                await Refusal("failed").reply()(scope, hear, seal)
-            raise
         finally:
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._metrics.requests.labels(route, str(status)).inc()
