@@ -17,10 +17,26 @@ ABLATIONS = sorted((FOLDER / "ablation").glob("*.toml"))
 ANY_PROTOCOL = Protocol("any", "One fold.", "toy", ("happy", "sad"), (Fold("only", ("a", "b"), ("c",), ("d",)),))
 
 
-def test_without_a_word_a_recipe_is_the_papers():
-    recipe = Recipe.from_toml("")
-    assert recipe == Recipe()
-    assert recipe.speed.device == "auto"
+def test_without_a_word_a_recipe_is_the_papers_but_for_the_rate_of_fresh_layers():
+    paper = Recipe.read(FOLDER / "paper.toml")
+    assert paper.finetune.head_learning_rate == 1e-4
+    finetune = paper.finetune.model_copy(update={"head_learning_rate": 1e-3})
+    assert Recipe.from_toml("") == paper.model_copy(update={"finetune": finetune})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "finetune.epochs=true", 'finetune.epochs="7"', "finetune.epochs=7.0", "finetune.label_smoothing=false",
+        "adapt.attribute_eta=true", "adapt.mask_span=inf", 'model.test_views="on"', "model.test_views=1",
+        "finetune.baseline_learning_rates=[true]", 'finetune.baseline_learning_rates=["1e-3"]',
+    ],
+)  # fmt: skip
+def test_a_value_of_another_kind_is_refused_and_a_whole_number_is_a_number(change):
+    with pytest.raises(UsageError, match=change.partition("=")[0].replace(".", r"\.") + r".*: Input should be"):
+        Recipe.from_toml("", [change])
+    recipe = Recipe.from_toml("", ["adapt.mask_span=4", "finetune.baseline_learning_rates=[1]"])
+    assert (recipe.adapt.mask_span, recipe.finetune.baseline_learning_rates) == (4.0, (1.0,))
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def load_model(folder: str | Path) -> tuple[EmotionClassifier | Committee | WAPT
             module.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: has no {WEIGHTS_FILE}") from error
-    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: these weights do not fit {CONFIG_FILE}: {error}") from error
     if labels != config.labels:
         raise ModelError(

@@ -11,12 +11,18 @@ from serein.errors import UsageError
 
 
 class Section(BaseModel):
-    """A part of a recipe; a key it does not know is an error."""
+    """Something read from a file; a key it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Model(Section):
+class Settings(Section):
+    """A table of a recipe; a value of another kind is an error too: no true for 1, no "7" for 7."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class Model(Settings):
     """The network. Changes results."""
 
     width: int = Field(384, ge=8, description="width of the adapter (D of the paper)")
@@ -51,7 +57,7 @@ class Model(Section):
         return self
 
 
-class Adapt(Section):
+class Adapt(Settings):
     """Adapter training without labels. Changes results."""
 
     data: Literal["none", "inductive", "transductive", "elsewhere"] = Field(
@@ -85,7 +91,7 @@ class Adapt(Section):
         return self
 
 
-class Finetune(Section):
+class Finetune(Settings):
     """Training with labels. Changes results."""
 
     epochs: int = Field(100, ge=1)
@@ -96,7 +102,10 @@ class Finetune(Section):
     learning_rate: float = Field(1e-4, gt=0, description="of the adapter alone, at the start of its cosine")
     head_learning_rate: float = Field(1e-3, gt=0, description="of the layers after the adapter")
     baseline_learning_rates: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        (1e-3, 3e-3, 1e-2), min_length=1, description="among which a baseline chooses on the validation talkers"
+        (1e-3, 3e-3, 1e-2),
+        min_length=1,
+        strict=False,  # TOML has lists only; what stands in them stays strict
+        description="among which a baseline chooses on the validation talkers",
     )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     weight_decay: float = Field(0.0, ge=0)
@@ -107,10 +116,10 @@ class Finetune(Section):
     frame_masking: float = Field(0.0, ge=0, lt=1, description="share of frames hidden in every training utterance")
     head_dropout: float = Field(0.0, ge=0, lt=1, description="on the adapter's pooled vector")
     label_smoothing: float = Field(0.0, ge=0, lt=1)
-    label_share: float = Field(1.0, gt=0, le=1, description="share of each class's labels that may be used")
+    label_share: float = Field(1.0, gt=0, le=1, description="share of each class's labels that are trained on")
 
 
-class Speed(Section):
+class Speed(Settings):
     """Changes how long a run takes, not what it is (the last digits follow the precision)."""
 
     device: str = Field("auto", pattern=r"^[a-z]+(:\d+)?$", description="auto, cpu, cuda, cuda:1")

@@ -37,6 +37,15 @@ def test_spans_have_the_asked_mean_length_and_share(ratio, span):
     assert (mask.sum() / starts).item() == pytest.approx(span, rel=0.08)
 
 
+@pytest.mark.parametrize(("ratio", "span", "frames"), [(0.4, 4.0, 20), (0.2, 4.0, 10), (0.4, 1e8, 7)])
+def test_no_frame_of_a_short_utterance_is_hidden_more_often_by_spans(ratio, span, frames):
+    mask = sample_frame_mask(padding(frames).expand(20_000, -1), ratio, span=span, generator=seeded())
+    shares = mask.float().mean(0)
+    assert shares.max() - shares.min() < 0.025  # by chance alone a frame's share strays by 0.0035
+    assert ratio - 0.01 < shares.mean() < ratio + 1 / frames
+    assert mask.any(1).all()
+
+
 def test_spans_keep_off_padding_and_hide_something_in_every_utterance():
     lengths = padding(30, 2, 1).repeat(200, 1)
     mask = sample_frame_mask(lengths, 0.1, span=5.0, generator=seeded())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from serein.errors import SereinError, StoreError, UsageError
+from serein.errors import Diverged, SereinError, StoreError, UsageError
 from serein.frames.batches import FrameArray
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, collapse, fresh_adapter
@@ -109,6 +109,15 @@ def test_every_step_writes_the_health_of_the_training(material, tiny_recipe):
     assert weights[-1] == 0.5
     assert weights == sorted(weights, reverse=True)
     assert adapted.collapse == ""
+
+
+@pytest.mark.parametrize("hand_on", ["teacher", "student"])
+def test_adapter_training_that_diverges_in_its_last_step_is_told(material, tiny_recipe, hand_on):
+    array, _, config = material
+    changes = ["adapt.epochs=1", "adapt.batch_size=1000", "adapt.learning_rate=1e39", f'adapt.hand_on="{hand_on}"']
+    recipe = Recipe.from_toml(tiny_recipe.to_toml(), changes)
+    with pytest.raises(Diverged, match=r"adapt: a weight is .* after the last step.* \(learning_rate 1e\+39\); try"):
+        adapt(array, torch.arange(8), config, recipe)
 
 
 def test_handing_on_the_student_gives_other_weights_than_the_teacher(material, tiny_recipe):

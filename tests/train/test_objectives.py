@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -55,6 +57,11 @@ def test_snp_adds_the_cross_entropy_of_the_talkers():
     _, talker_logits = model.forward_with_talkers(shown.frames, shown.padding_mask, shown.frame_mask)
     talking = -talker_logits.log_softmax(1)[range(4), shown.talkers].mean()
     assert loss.item() == pytest.approx((shown.cross_entropy(logits) + talking).item(), rel=1e-5)
+
+
+def test_snp_does_not_take_anything_else_for_the_talkers():
+    with pytest.raises(ValueError, match="learns from the talkers"):
+        against_talkers(seeded(SpeakerNormalizedHead, 2), replace(batch(), talkers=None))
 
 
 def test_snps_loss_and_gradient_depend_on_who_speaks_and_its_logits_do_not():

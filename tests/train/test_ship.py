@@ -134,6 +134,12 @@ def test_a_search_that_ends_at_its_bound_is_known_by_its_temperature(truth, at_a
     assert is_at_a_bound(fit_temperature(sure, np.array(truth))) == at_a_bound
 
 
+def test_a_model_to_ship_learns_from_all_labels(tone_store, tones, recipe, tmp_path):
+    with pytest.raises(UsageError, match=r"finetune\.label_share: .* leave it 1"):
+        train_model(tone_store, tones, tmp_path, changed(recipe, "finetune.label_share=0.5"))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("below", "fits"), [(0.0, True), (0.99, True), (1.0, False), (-0.1, False)])
 def test_a_threshold_is_a_probability_below_one(tone_store, recipe, tmp_path, below, fits):
     few = tone_store.corpus().select(lambda u: u.talker in ("1F", "1M", "2F"))

@@ -27,7 +27,7 @@ from serein.train.machine import Stage
 from serein.train.material import Material, gather
 from serein.train.names import NAMES
 from serein.train.systems import SYSTEMS, baseline
-from serein.train.task import Outcome, Task, ua_of_logits
+from serein.train.task import Outcome, Task, scores_of_logits
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,10 @@ def test_a_rate_whose_refit_diverges_gives_way_to_the_next_best(task, tmp_path, 
     outcome = at("diverged", 1e-2, 3e-3)
     assert outcome.choice == {**alone.choice, "learning_rate": other, "diverged_rates": 1}
     assert outcome.probabilities.equal(alone.probabilities)
-    assert outcome.history == alone.history
+    tried = [row for row in outcome.history if row["stage"] == "tried"]
+    assert len(tried) == len([row for row in alone.history if row["stage"] == "finetune"])
+    assert max(row["learning_rate"] for row in tried) == pytest.approx(task.recipe.finetune.learning_rate)
+    assert [row for row in outcome.history if row["stage"] != "tried"] == alone.history
     assert outcome.seconds["refit"] >= 0.2  # what came to nothing was work, too
     with pytest.raises(Diverged):
         at("best", best)
@@ -260,7 +263,7 @@ def test_with_test_views_epochs_are_chosen_as_the_test_is_judged(task, monkeypat
     assert names(task, heard) == at_both_speeds(*task.fold.validation)
     probabilities = in_batches(model, task.array, heard, task.recipe.speed).softmax(1)
     mean = (probabilities[: len(validation)] + probabilities[len(validation) :]) / 2
-    assert last["validation_ua"] == ua_of_logits(mean, task.labels[validation], task.config.labels)
+    assert last["validation_ua"] == scores_of_logits(mean, task.labels[validation], task.config.labels).ua
     picked = mean[torch.arange(len(validation)), task.labels[validation]]
     assert last["validation_loss"] == pytest.approx(-picked.log().mean().item(), rel=1e-4)
 
@@ -270,9 +273,9 @@ def test_with_test_views_the_probe_chooses_c_as_the_test_is_judged(task, monkeyp
 
     def watch(logits, labels, classes):
         scored.append(logits)
-        return ua_of_logits(logits, labels, classes)
+        return scores_of_logits(logits, labels, classes)
 
-    monkeypatch.setattr(systems, "ua_of_logits", watch)
+    monkeypatch.setattr(systems, "scores_of_logits", watch)
     SYSTEMS["linear"](task, quiet)
     plain = scored.copy()
     scored.clear()

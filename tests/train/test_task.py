@@ -10,7 +10,7 @@ from serein.frames.batches import FrameArray
 from serein.model import EncoderDescription, ModelConfig
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
-from serein.train.task import Task, logits_over_views, mean_over_views, timed, ua_of_logits
+from serein.train.task import Task, logits_over_views, mean_over_views, scores_of_logits, timed
 
 # 30 utterances of the corpus: 20 to train (12 of class 0, 8 of class 1), 6 to validate, 4 to test.
 LABELS = [0] * 12 + [1] * 8 + [0] * 4 + [1] * 2 + [0, 0, 1, 1]
@@ -186,11 +186,12 @@ def test_no_two_committees_share_a_member():
     assert len({seed for members in committees for seed in members}) == 5 * 3
 
 
-def test_ua_of_logits_by_hand():
+def test_scores_of_logits_by_hand():
     logits = torch.tensor([[2.0, 1.0], [0.0, 1.0], [3.0, 0.0], [0.0, 1.0]])
     # class a: 1 of 2 right; class b: 1 of 2 right... and with three of a, 2 of 3
-    assert ua_of_logits(logits, torch.tensor([0, 0, 1, 1]), ("a", "b")) == pytest.approx(0.5)
-    assert ua_of_logits(logits, torch.tensor([0, 0, 0, 1]), ("a", "b")) == pytest.approx((2 / 3 + 1) / 2)
+    assert scores_of_logits(logits, torch.tensor([0, 0, 1, 1]), ("a", "b")).ua == pytest.approx(0.5)
+    scores = scores_of_logits(logits, torch.tensor([0, 0, 0, 1]), ("a", "b"))
+    assert (scores.ua, scores.wa) == (pytest.approx((2 / 3 + 1) / 2), 0.75)
 
 
 def test_a_stage_notes_its_wall_time():

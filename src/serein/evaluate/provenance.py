@@ -32,8 +32,9 @@ def cost(run: Run) -> list[Block]:
         Section("Cost"),
         Table(["Stage", "A fold and seed", "Altogether"], rows),
         Paragraph(
-            f"Trainable parameters: {sum(parameters.values()):,} ({parts}). Most memory in use: "
-            f"{memory / 2**30:.2f} GiB. The frozen encoder's frames were extracted before and are not counted."
+            f"Trainable parameters: {sum(parameters.values()):,} ({parts}). Most memory in use, on a processor "
+            f"with what the process did before: {memory / 2**30:.2f} GiB. The frozen encoder's frames were extracted "
+            "before and are not counted."
         ),
         Details(
             "Every fold and seed, and what its validation part chose",

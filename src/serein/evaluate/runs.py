@@ -47,7 +47,7 @@ class FoldRun:
         fold: the fold's name.
         seed: the training seed.
         seconds: wall time of each stage.
-        peak_memory_bytes: the most memory that was in use.
+        peak_memory_bytes: the most memory that was in use; on a processor that of the process, earlier folds included.
         trainable_parameters: how many, by part of the system.
         choice: the numbers chosen on the validation part, by name.
         collapsed: whether the adapter's teacher ended with nearly one frame for everything, or few attributes in use.

@@ -30,8 +30,8 @@ READING = (
 )
 COST_READING = (
     "Seconds: wall time, summed over stages, folds and seeds; scores.json has it by stage. Parameters: what is trained "
-    "with labels. MiB: the most memory of the process so far, so that on a processor a variant also shows what an "
-    "earlier one of the same call needed."
+    "with labels. MiB: the most memory in use; on a processor that of the whole process so far, so that a variant "
+    "also shows what an earlier one of the same call needed."
 )
 
 

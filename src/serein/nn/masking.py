@@ -17,7 +17,7 @@ def sample_frame_mask(
     Args:
         padding_mask: True = padding.
         ratio: share of each utterance's frames to hide, in (0, 1). With ``span`` 1 it is
-            ``ratio * length`` rounded, at least 1; with longer spans that share is expected.
+            ``ratio * length`` rounded, at least 1; with longer spans that share is expected, and 1 at least.
         span: mean length of a hidden stretch, in frames. 1 draws positions independently, as the paper does; more
             alternates hidden and visible stretches of geometric lengths.
         generator: on the CPU, so that the draw is the same on every device.
@@ -60,15 +60,17 @@ def _spans(padding_mask: Tensor, ratio: float, span: float, generator: torch.Gen
     mean = torch.tensor([span, span * (1 - ratio) / ratio]).repeat((frames + 1) // 2 + 1).expand(batch, -1)
     uniform = torch.rand(mean.shape, generator=generator).clamp(min=1e-12)
     stop = (1 / mean).clamp(max=1 - 1e-6)
-    stretches = (uniform.log() / (1 - stop).log()).ceil().clamp(min=1)
+    stretches = (uniform.log() / torch.log1p(-stop)).ceil().clamp(min=1)
     # The first frame is hidden as often as any other.
-    starts_visible = torch.rand(batch, generator=generator) >= ratio
-    stretches[starts_visible, 0] = 0
+    start = torch.rand(batch, generator=generator)
+    stretches[start >= ratio, 0] = 0
     ends = stretches.cumsum(1)
     position = torch.arange(frames, dtype=ends.dtype).expand(batch, -1).contiguous()
     mask = torch.searchsorted(ends, position, right=True) % 2 == 0
     mask &= ~padding_mask
-    # Eq. (1) divides by |M|: an utterance whose draw hid nothing hides its first frame.
-    nothing = ~mask.any(1) & ~padding_mask[:, 0]
-    mask[nothing, 0] = True
+    # An utterance whose draw hid nothing would teach nothing: it hides one frame, any. Its start is even on [ratio, 1).
+    lengths = (~padding_mask).sum(1)
+    anywhere = ((start - ratio) / (1 - ratio) * lengths).long().clamp(max=lengths - 1)
+    nothing = (~mask.any(1) & (lengths > 0)).nonzero().flatten()
+    mask[nothing, anywhere[nothing]] = True
     return mask

@@ -19,7 +19,16 @@ from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Adapt, Recipe
 from serein.train.checkpoint import Checkpoint, Row
-from serein.train.machine import Stage, autocast, check_finite, generator, keep_freed_memory, pick_device, seed_globally
+from serein.train.machine import (
+    Stage,
+    autocast,
+    check_finite,
+    check_weights,
+    generator,
+    keep_freed_memory,
+    pick_device,
+    seed_globally,
+)
 from serein.train.schedules import cosine, linear
 
 
@@ -125,12 +134,13 @@ def adapt(
         )
 
         # Reading a number makes the CPU wait for a GPU to finish the step: there it is done once a second.
-        if device.type == "cpu" or step + 1 == steps or time.monotonic() - read_at >= 1:
+        if device.type == "cpu" or step + 1 == steps or time.monotonic() - read_at >= min(1, checkpoint.seconds):
             history += read(unread)
             unread, read_at = [], time.monotonic()
             checkpoint.save_if_due(distillation, optimizer, step + 1, history)
             report("adapt", step + 1, steps, {name: history[-1][name] for name in ("loss", "agreement")})
 
+    check_weights(distillation.state_dict().values(), "adapt", learning_rate=settings.learning_rate)
     checkpoint.save(distillation, optimizer, steps, history)
     branch = distillation.teacher if settings.hand_on == "teacher" else distillation.student
     adapter = branch.cpu().requires_grad_(True).train()

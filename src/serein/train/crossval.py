@@ -23,7 +23,7 @@ from serein.model import EncoderDescription, ModelConfig
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.checkpoint import Row
-from serein.train.machine import environment, peak_memory_bytes, pick_device, pick_precision
+from serein.train.machine import environment, forget_peak_memory, peak_memory_bytes, pick_device, pick_precision
 from serein.train.material import gather
 from serein.train.names import run_name
 from serein.train.systems import SYSTEMS
@@ -137,6 +137,7 @@ def cross_validate(
             def tell(stage: str, done: int, total: int, step: Row, fold: Fold = fold, seed: int = seed) -> None:
                 report(stage, done, total, {"fold": fold.name, "seed": seed, **step})
 
+            forget_peak_memory(device)
             try:
                 outcome = SYSTEMS[system](task, tell)
             except SereinError as error:

@@ -3,23 +3,29 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from serein.errors import Diverged
-from serein.evaluate.metrics import unweighted_accuracy, weighted_accuracy
 from serein.frames.batches import FrameArray, frame_budget, plan_batches
 from serein.nn.masking import sample_frame_mask
 from serein.progress import Report, quiet
 from serein.recipe import Finetune, Recipe, Speed
 from serein.train.checkpoint import Checkpoint, Row
-from serein.train.machine import Stage, autocast, check_finite, generator, keep_freed_memory, pick_device, seed_globally
+from serein.train.machine import (
+    Stage,
+    autocast,
+    check_finite,
+    check_weights,
+    generator,
+    keep_freed_memory,
+    pick_device,
+    seed_globally,
+)
 from serein.train.objectives import Labelled, Objective, plain
 from serein.train.schedules import cosine
-from serein.train.task import logits_over_views
+from serein.train.task import logits_over_views, scores_of_logits
 
 
 class Examples(NamedTuple):
@@ -85,7 +91,7 @@ def finetune(
         train: utterances to learn from.
         recipe: ``[finetune]`` and ``[speed]`` are read.
         classes: names of the labels, for validation scores.
-        talkers: a number for each utterance's talker, for an objective that asks for it.
+        talkers: a number for each utterance's talker, for an objective that learns from it.
         objective: what is minimised.
         validation: utterances scored after each epoch.
         validation_views: how many times each of them stands in ``validation``, as :meth:`serein.train.task.Task.judged`
@@ -138,7 +144,7 @@ def finetune(
         frame_mask = _hide(batch.padding_mask, examples.copies[chosen], settings, generator(seed, stage, step))
         frames, _, padding_mask = batch.to(device)
         truth = labels[examples.indices[chosen]].to(device)
-        talking = truth if talkers is None else talkers[examples.indices[chosen]].to(device)
+        talking = None if talkers is None else talkers[examples.indices[chosen]].to(device)
         shown = Labelled(frames, padding_mask, frame_mask.to(device), truth, talking, weights, settings.label_smoothing)
         with autocast(device, recipe.speed.precision):
             logits, loss = objective(model, shown)
@@ -168,7 +174,9 @@ def finetune(
         history.append(row)
         checkpoint.save_if_due(model, optimizer, step + 1, history)
         report(name, step + 1, planned, {"loss": row["loss"], **_scores(row)})
-    _check_weights(parameters, name, settings)
+    check_weights(
+        parameters, name, learning_rate=settings.learning_rate, head_learning_rate=settings.head_learning_rate
+    )
     checkpoint.save(model, optimizer, planned, history)
     model.eval()
     return history
@@ -243,16 +251,6 @@ def _hide(padding_mask: Tensor, copies: Tensor, settings: Finetune, draws: torch
     return mask
 
 
-def _check_weights(parameters: Sequence[nn.Parameter], stage: str, settings: Finetune) -> None:
-    """What the last step did shows in no loss any more."""
-    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
-        raise Diverged(
-            f"{stage}: a weight is infinite or not a number after the last step: the training has diverged; try a "
-            f"smaller learning rate (learning_rate {settings.learning_rate:.2g}, head_learning_rate "
-            f"{settings.head_learning_rate:.2g}), or --set speed.precision=float32"
-        )
-
-
 def _validate(
     model: nn.Module,
     array: FrameArray,
@@ -265,11 +263,10 @@ def _validate(
     logits = in_batches(model.eval(), array, validation, speed)
     validation = validation[: len(validation) // views]
     logits = logits_over_views(logits, len(validation))
-    names = np.array(classes)
-    truth, prediction = names[labels[validation].numpy()], names[logits.argmax(1).numpy()]
+    scores = scores_of_logits(logits, labels[validation], classes)
     return {
-        "validation_ua": unweighted_accuracy(truth, prediction, classes),
-        "validation_wa": weighted_accuracy(truth, prediction, classes),
+        "validation_ua": scores.ua,
+        "validation_wa": scores.wa,
         "validation_loss": F.cross_entropy(logits, labels[validation]).item(),
     }
 

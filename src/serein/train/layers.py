@@ -20,7 +20,7 @@ from serein.progress import Report, quiet
 from serein.train.crossval import label_indices
 from serein.train.material import check_frames
 from serein.train.systems import PROBE_C
-from serein.train.task import ua_of_logits
+from serein.train.task import scores_of_logits
 
 
 class Looked(NamedTuple):
@@ -136,7 +136,7 @@ def probe_layers(
         probes = fit_linear_probes(layer[train], truth[train], len(protocol.labels), *PROBE_C)
         logits = max(
             (probe(layer[validation]) for probe in probes),
-            key=lambda logits: ua_of_logits(logits, truth[validation], protocol.labels),
+            key=lambda logits: scores_of_logits(logits, truth[validation], protocol.labels).ua,
         )
         for name, true, said in zip(
             fold.validation, truth[validation].tolist(), logits.argmax(1).tolist(), strict=True

@@ -3,6 +3,7 @@
 import ctypes
 import platform
 import sys
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from importlib.metadata import version
@@ -73,8 +74,14 @@ def _multiplies_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported())
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Let :func:`peak_memory_bytes` count from now on, on a GPU; a process's main memory cannot forget."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory this process has held so far: on the GPU where that is the device, else in the main memory.
+    """Most memory this process has held: on the GPU where that is the device, else in the main memory.
 
     0 on Windows, which does not tell without a further library.
     """
@@ -117,11 +124,27 @@ def check_finite(loss: Tensor, stage: str, step: int, **rates: float) -> None:
         Diverged: the loss is infinite or not a number.
     """
     if not torch.isfinite(loss):
-        raise Diverged(
-            f"{stage}: the loss is {loss.item()} at step {step} "
-            f"({', '.join(f'{name} {rate:.2g}' for name, rate in rates.items())}): the training has diverged; try a "
-            "smaller learning rate, or --set speed.precision=float32"
-        )
+        raise Diverged(f"{stage}: the loss is {loss.item()} at step {step}: {_advice(rates)}")
+
+
+def check_weights(parameters: Iterable[Tensor], stage: str, **rates: float) -> None:
+    """Stop a training whose last step diverged: what that did shows in no loss any more.
+
+    Args:
+        parameters: after the last step.
+        stage: of the training.
+        rates: the learning rates of the recipe, by their keys.
+
+    Raises:
+        Diverged: a weight is infinite or not a number.
+    """
+    if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+        raise Diverged(f"{stage}: a weight is infinite or not a number after the last step: {_advice(rates)}")
+
+
+def _advice(rates: Mapping[str, float]) -> str:
+    said = ", ".join(f"{name} {rate:.2g}" for name, rate in rates.items())
+    return f"the training has diverged ({said}); try a smaller learning rate, or --set speed.precision=float32"
 
 
 def generator(*key: int) -> torch.Generator:

@@ -20,7 +20,7 @@ class Labelled:
         padding_mask: True = padding.
         frame_mask: True = hidden.
         truth: class of each utterance.
-        talkers: number of each utterance's talker.
+        talkers: number of each utterance's talker; None where they are not told.
         weights: of the classes.
         label_smoothing: in [0, 1).
     """
@@ -29,7 +29,7 @@ class Labelled:
     padding_mask: Bool[Tensor, "batch frames"]
     frame_mask: Bool[Tensor, "batch frames"]
     truth: Int[Tensor, " batch"]
-    talkers: Int[Tensor, " batch"]
+    talkers: Int[Tensor, " batch"] | None
     weights: Float[Tensor, " classes"]
     label_smoothing: float
 
@@ -49,7 +49,13 @@ def plain(model: Any, batch: Labelled) -> tuple[Tensor, Tensor]:
 
 
 def against_talkers(model: Any, batch: Labelled) -> tuple[Tensor, Tensor]:
-    """Cross entropy of emotions and of talkers, whose gradient is reversed inside the model (SNP)."""
+    """Cross entropy of emotions and of talkers, whose gradient is reversed inside the model (SNP).
+
+    Raises:
+        ValueError: the talkers are not told.
+    """
+    if batch.talkers is None:
+        raise ValueError("this objective learns from the talkers: give them")
     logits, talker_logits = model.forward_with_talkers(batch.frames, batch.padding_mask, batch.frame_mask)
     return logits, batch.cross_entropy(logits) + F.cross_entropy(talker_logits.float(), batch.talkers)
 

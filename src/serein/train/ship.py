@@ -131,7 +131,8 @@ def train_model(
     if recipe.model.test_views:
         config = config.model_copy(update={"speeds": (1.0, *(view.settings["speed"] for view in views))})
     held_out = _validation(corpus, seed)
-    train = tuple(utterance.id for utterance in corpus if utterance.id not in set(held_out))
+    chooses = set(held_out)
+    train = tuple(utterance.id for utterance in corpus if utterance.id not in chooses)
     task = Task(
         array, label_indices(array.ids, corpus, corpus.labels), material.talkers,
         Fold("ship", train, held_out, ()), config, recipe, seed, folder,
@@ -190,6 +191,11 @@ def _check(
     if not 0 <= abstain_below < 1:
         raise UsageError(f"abstain below {abstain_below:g}: give a probability from 0 to below 1")
     _refuse_talker_statistics(recipe)
+    if recipe.finetune.label_share < 1:
+        raise UsageError(
+            "finetune.label_share: asks what fewer labels would give (`serein crossval`, `serein ablate`); "
+            "a model to ship learns from all of them; leave it 1"
+        )
     elsewhere = recipe.adapt.data == "elsewhere"
     if elsewhere and given is None:
         raise UsageError('adapt.data = "elsewhere": run `serein adapt` on the other corpus, and give --adapter')
@@ -215,7 +221,7 @@ def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, repo
         network = fresh_classifier(task.config, task.recipe, start.adapter(seed), seed)
         finetune(
             network, task.array, task.labels, task.with_views(task.labelled()), task.finetuning(),
-            classes=task.config.labels, talkers=task.trained_talkers(), stop_after=epochs, seed=seed,
+            classes=task.config.labels, stop_after=epochs, seed=seed,
             checkpoint=task.checkpoint(f"calibrate-{seed}"), report=report,
         )  # fmt: skip
         networks.append(network)

@@ -24,7 +24,7 @@ from serein.train.finetune import best_row, finetune, in_batches
 from serein.train.heads import HEADS, Head
 from serein.train.machine import Stage, pick_device, seed_globally
 from serein.train.objectives import Objective, plain
-from serein.train.task import Outcome, Task, logits_over_views, mean_over_views, timed, ua_of_logits
+from serein.train.task import Outcome, Task, logits_over_views, mean_over_views, scores_of_logits, timed
 
 
 class Start(NamedTuple):
@@ -58,7 +58,7 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
         probes = fit_linear_probes(statistics[train], labels[train], len(classes), *PROBE_C)
         for done, (c, probe) in enumerate(zip(PROBE_C, probes, strict=True), start=1):
             logits = logits_over_views(probe(statistics[task.judged(validation)]), len(validation))
-            scores[c] = ua_of_logits(logits, labels[validation], classes)
+            scores[c] = scores_of_logits(logits, labels[validation], classes).ua
             report("finetune", done, len(PROBE_C), {"C": c, "validation_ua": scores[c]})
     best = max(scores, key=lambda c: (scores[c], -c))
     with timed(seconds, "refit"):
@@ -161,33 +161,31 @@ def _choose_and_refit(
         return model, [{"member": seed, **row} for row in rows]
 
     tried: dict[float, list[Row]] = {}
-    diverged = 0
+    refused: set[float] = set()  # at which a refit diverged
     judges = task.judged(validation)
     for rate in rates:
         try:
             _, tried[rate] = train_once("finetune", task.seed, rate, task.labelled(), Stage.FINETUNE, judges=judges)
         except Diverged:
-            diverged += 1
-            if diverged == len(rates):
+            if rate == rates[-1] and not tried:
                 raise
     stage = Stage.FINETUNE if task.oracle else Stage.REFIT
     refits: list[tuple[nn.Module, list[Row]]] = []
     while not refits:
-        best = max(tried, key=lambda rate: best_row(tried[rate])["validation_ua"])
+        best = max(tried.keys() - refused, key=lambda rate: best_row(tried[rate])["validation_ua"])
         epochs = best_row(tried[best])["epoch"] + 1
         try:
             refits = [
                 train_once("refit", seed, best, task.known(), stage, epochs=epochs) for seed in task.member_seeds()
             ]
         except Diverged:
-            diverged += 1
-            del tried[best]
-            if not tried:
+            refused.add(best)
+            if refused == tried.keys():
                 raise
     choice: dict[str, float] = {"epochs": epochs}
     if len(rates) > 1:
         choice["learning_rate"] = best
-    if diverged:
+    if diverged := len(rates) - len(tried) + len(refused):
         choice["diverged_rates"] = diverged
     model = refits[0][0] if len(refits) == 1 else Committee([member for member, _ in refits])
     histories = [rows if rate == best else [row | {"stage": "tried"} for row in rows] for rate, rows in tried.items()]

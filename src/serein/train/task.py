@@ -1,5 +1,6 @@
 """One fold and seed: what a system may look at, and what it leaves."""
 
+import hashlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from serein.corpus.protocol import Fold
-from serein.evaluate.metrics import unweighted_accuracy
+from serein.evaluate.metrics import Scores, scores
 from serein.frames.batches import FrameArray, frame_budget, plan_batches
 from serein.model import ModelConfig
 from serein.nn.transformer import WAPTransformer
@@ -163,9 +164,9 @@ class Task:
         return torch.cat(kept)
 
     def _purpose(self) -> str:
-        start = self.pretrained.state_dict() if self.pretrained else {}
+        start = hashlib.sha256(save(self.pretrained.state_dict() if self.pretrained else {})).hexdigest()
         whose = (self.array.ids, self.labels.tolist(), self.talkers.tolist())
-        facts = (self.config, self.fold, self.frames, *whose, save(start))
+        facts = (self.config, self.fold, self.frames, *whose, start)
         return digest(self.recipe, self.seed, *facts, arithmetic(self.recipe.speed))
 
 
@@ -216,10 +217,10 @@ def logits_over_views(logits: Float[Tensor, "judged classes"], utterances: int) 
     return logits if len(logits) == utterances else mean_over_views(logits.softmax(1), utterances).log()
 
 
-def ua_of_logits(logits: Tensor, labels: Tensor, classes: tuple[str, ...]) -> float:
-    """Unweighted accuracy of the largest logits."""
+def scores_of_logits(logits: Tensor, labels: Tensor, classes: Sequence[str]) -> Scores:
+    """What the largest logits score."""
     names = np.array(classes)
-    return unweighted_accuracy(names[labels.numpy()], names[logits.argmax(1).numpy()], classes)
+    return scores(names[labels.numpy()], names[logits.argmax(1).numpy()], classes)
 
 
 @contextmanager
