@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -13,6 +14,7 @@ from tempfile import TemporaryFile
 from typing import NamedTuple, TextIO
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import soundfile
 import typer
@@ -314,8 +316,76 @@ def test_a_table_is_not_written_over_itself(partly_broken, tmp_path):
     for output in (partly_broken, tmp_path / "." / "link.csv"):
         done = serein("corpus", "table", partly_broken, "-o", output)
         assert done.code == 2
-        assert f"{output}: is what is read; give another file with -o" in done.err
+        assert f"{output}: is what is read; give another place with -o" in done.err
     assert partly_broken.read_bytes() == before
+
+
+def test_an_adapter_is_not_written_over_by_the_model_made_of_it(journey, tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(journey.folder / "adapter", adapter)
+    before = (adapter / "config.json").read_bytes()
+    done = serein("train", journey.folder / "frames", "--adapter", adapter, "-o", adapter)
+    assert (done.code, (adapter / "config.json").read_bytes()) == (2, before)
+    assert "is what is read" in done.err
+
+
+@pytest.fixture
+def mended(tmp_path: Path) -> Path:
+    """A table of two talkers, one of whom is heard in channels that cancel, the other in nothing but silence."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 16_000)
+    soundfile.write(tmp_path / "cancel.wav", np.stack([noise, -noise], axis=1), 16_000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16_000), 16_000)
+    rows = [["id", "path", "talker", "emotion"], ["c", "cancel.wav", "a", "sad"], ["s", "silent.wav", "b", "angry"]]
+    return a_table(tmp_path, *rows)
+
+
+def test_what_had_to_be_mended_in_a_recording_is_told(journey, mended, tmp_path):
+    cancel, silent = tmp_path / "cancel.wav", tmp_path / "silent.wav"
+    done = serein("corpus", "table", mended, "-o", tmp_path / "out.csv")
+    assert re.search(r"warning: c: the channels cancel", done.err)
+    assert re.search(r"warning: s: silence", done.err)
+    told = json.loads(serein("corpus", "table", mended, "-o", tmp_path / "out.csv", "--json").out)["mended"]
+    assert told.keys() == {"c", "s"}
+
+    model = journey.folder / "model"
+    done = serein("predict", model, cancel, silent)
+    assert f"warning: {cancel}: the channels cancel" in done.err
+    assert f"warning: {silent}: silence" in done.err
+    answers = json.loads(serein("predict", model, cancel, silent, "--json").out)
+    assert [answer["warnings"] for answer in answers] == [told["c"], told["s"]]
+
+    done = serein("timeline", model, cancel, "--format", "json")
+    assert json.loads(done.out)["warnings"] == told["c"]
+    assert "warning: the channels cancel" in done.err
+
+
+def test_speech_without_labels_is_fit_for_adapter_training(tones, tiny_recipe, tmp_path):
+    nobody = replace(tones, utterances=tuple(replace(u, emotion="") for u in tones.utterances[:12]))
+    nobody.to_csv(tmp_path / "speech.csv")
+    done = serein("corpus", "table", tmp_path / "speech.csv", "-o", tmp_path / "out.csv")
+    assert (done.code, "No utterance has an emotion: for adapter training only" in done.err) == (0, True)
+    assert serein("extract", tmp_path / "out.csv", "--encoder", "logmel", "-o", tmp_path / "frames").code == 0
+    (tmp_path / "r.toml").write_text(tiny_recipe.to_toml(), encoding="utf-8")
+    done = serein("adapt", tmp_path / "frames", "--recipe", tmp_path / "r.toml", "-o", tmp_path / "adapter")
+    assert done.code == 0
+    assert next_line(done)[:3] == ["serein", "train", "frames-with-labels/"]
+
+
+@pytest.mark.parametrize(
+    ("part", "options", "told"),
+    [
+        ("model", [], "predict ann/it recording.wav"),
+        ("model", ["--revision", "trial"], "predict ann/it recording.wav --revision trial"),
+        ("adapter", [], "train frames/ --adapter ann/it -o model/"),
+        ("adapter", ["--revision", "trial"], None),
+    ],
+)
+def test_after_a_push_comes_what_can_be_done_with_it(journey, monkeypatch, part, options, told):
+    monkeypatch.setattr("serein.hub.push_model", lambda *_, **__: "there")
+    done = serein("push", journey.folder / part, "ann/it", *options)
+    assert done.code == 0
+    assert ("Next:" in done.err) == (told is not None)
+    assert told is None or f"Next: serein {told}\n" in done.err
 
 
 OUTPUTS = {
@@ -437,6 +507,11 @@ def test_names_that_a_map_gets_wrong_are_told(tone_store, tmp_path):
         done = serein(*crossval, "--map", label_map)
         assert (done.code, done.err) == (2, f"serein: --map {label_map}: {said}\n")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_map_may_spell_its_accents_in_two_ways():
+    corpus = Corpus("deutsch", (Utterance("a", Path("a.wav"), "1", "m\u00fcde"),))
+    assert relabel(corpus, "mu\u0308de=tired").labels == ("tired",)
 
 
 IEMOCAP_MAP = "ang=angry,exc=happy,hap=happy,neu=neutral,sad=sad"

@@ -76,8 +76,8 @@ def test_recordings_are_decoded_once_and_judged_by_the_minute(model, tones, tmp_
     paths.insert(7, tmp_path / "broken.wav")
     expected = json.loads(serein("predict", model, *paths, "--json").stdout)
     decoded, groups = [], []
-    load, judge = audio.load_audio, EmotionRecognizer.probabilities_of
-    monkeypatch.setattr(audio, "load_audio", lambda path: decoded.append(path) or load(path))
+    decode, judge = audio.decode, EmotionRecognizer.probabilities_of
+    monkeypatch.setattr(audio, "decode", lambda path: decoded.append(path) or decode(path))
 
     def watched(self, recordings, **how):
         groups.append([len(recording) for recording in recordings])
@@ -146,6 +146,14 @@ def test_the_timeline_is_written_in_every_format(model, call, tmp_path):
         assert (done.exit_code, done.stdout) == (0, "")
         assert output.read_text(encoding="utf-8") == text
         assert serein(*command).stdout == text
+
+
+def test_a_timeline_is_not_written_over_its_recording(model, call, tmp_path):
+    recording = tmp_path / "call.flac"
+    recording.write_bytes(call.read_bytes())
+    with pytest.raises(UsageError, match="is what is read"):
+        serein("timeline", model, recording, "-o", recording)
+    assert recording.read_bytes() == call.read_bytes()
 
 
 def test_the_timeline_tells_of_windows_that_could_not_be_judged(model, call, monkeypatch):

@@ -234,6 +234,13 @@ def test_the_demo_runs_from_a_wheel_as_its_recipe_says():
     assert Recipe.read(FOLDER / "demo.toml") == Recipe.from_toml(RECIPE)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    for path in (FOLDER / "laptop.toml", FOLDER / "ablation" / "masking.toml"):
+        (tmp_path / path.name).write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Recipe.read(tmp_path / "laptop.toml") == Recipe.read(FOLDER / "laptop.toml")
+    assert read_ablation(tmp_path / "masking.toml") == read_ablation(FOLDER / "ablation" / "masking.toml")
+
+
 def test_the_papers_recipe_has_the_papers_values():
     recipe = Recipe.read(FOLDER / "paper.toml")
     model, adapt, finetune = recipe.model, recipe.adapt, recipe.finetune

@@ -442,6 +442,12 @@ DAMAGES = [
 ]
 
 
+def test_a_card_that_somebody_wrote_in_another_encoding_spoils_no_model(model_folder, tmp_path):
+    broken = copied(model_folder, tmp_path)
+    (broken / "README.md").write_bytes("by Müller".encode("latin-1"))
+    assert EmotionRecognizer.from_pretrained(broken).card == "by M\ufffdller"
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_weights_are_refused(model_folder, tmp_path, damage):
     broken = copied(model_folder, tmp_path)

@@ -1,6 +1,7 @@
 """Options that several commands share, and what their texts mean."""
 
 import os
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,6 +98,12 @@ def open_stores(folders: list[Path] | None) -> "list[FrameStore]":
     return [FrameStore(folder) for folder in folders or []]
 
 
+def refuse_overwriting(output: Path, read: Path) -> None:
+    """Raise a UsageError where what would be written is what is read."""
+    if output.exists() and read.exists() and output.samefile(read):
+        raise UsageError(f"{output}: is what is read; give another place with -o")
+
+
 def open_corpus(
     frames: Path, protocol: str, folds_file: Path | None, label_map: str
 ) -> "tuple[FrameStore, Corpus, Protocol]":
@@ -126,7 +133,7 @@ def relabel(corpus: "Corpus", label_map: str, release: str = "") -> "Corpus":
 
     if not label_map:
         return corpus
-    pairs = [pair.partition("=") for pair in label_map.split(",")]
+    pairs = [pair.partition("=") for pair in unicodedata.normalize("NFC", label_map).split(",")]
     if not all(old.strip() and equals and new.strip() for old, equals, new in pairs):
         raise UsageError(f"--map {label_map}: write old=new,old=new, for example --map exc=happy,hap=happy,sad=sad")
     names = [old.strip() for old, _, _ in pairs]

@@ -34,6 +34,7 @@ from serein.arguments import (
     output_file,
     output_folder,
     parse_numbers,
+    refuse_overwriting,
     relabel,
 )
 from serein.cli_errors import run
@@ -110,8 +111,7 @@ def corpus(
 
     if name not in READERS and name != "table":
         raise UsageError(f"no reader for {name!r}: there are {', '.join(READERS)}, and table for a CSV of your own")
-    if output.exists() and root.exists() and output.samefile(root):
-        raise UsageError(f"{output}: is what is read; give another file with -o")
+    refuse_overwriting(output, root)
     indexed = Corpus.from_csv(root) if name == "table" else READERS[name](root)
     gaps = [] if name == "table" else release_gaps(name, indexed)
     indexed = relabel(indexed, label_map, release=name)
@@ -121,11 +121,14 @@ def corpus(
     scan.corpus.to_csv(output)
     if as_json:
         broken = [{"id": file.id, "path": str(file.path), "reason": file.reason} for file in scan.broken]
-        terminal.print_json({**found.as_dict(), "broken": broken, "gaps": gaps, "table": str(output)})
+        facts = {**found.as_dict(), "broken": broken, "mended": scan.warnings, "gaps": gaps, "table": str(output)}
+        terminal.print_json(facts)
     else:
         terminal.print_audit(found)
         for gap in gaps:
             terminal.note(f"differs from the published corpus: {gap}")
+        for name, mended in scan.warnings.items():
+            terminal.note(f"warning: {name}: {'; '.join(mended)}")
         for file in scan.broken:
             terminal.note(f"broken: {file.id}: {file.reason}")
     if found.errors:
@@ -191,7 +194,8 @@ def adapt(
     if collapse:
         terminal.note(f"warning: training without labels collapsed, {collapse}: the adapter has little to say")
     terminal.note(f"The adapter: {output}")
-    terminal.note_next("train", frames, "--adapter", output, *recipe_options(recipe, changes), "-o", "model/")
+    labelled = frames if store.corpus().labels else "frames-with-labels/"
+    terminal.note_next("train", labelled, "--adapter", output, *recipe_options(recipe, changes), "-o", "model/")
 
 
 @app.command(rich_help_panel=JUDGE)
@@ -258,6 +262,8 @@ def train(
     store = FrameStore(frames)
     labelled = relabel(store.corpus(), label_map)
     chosen = choose_recipe(recipe, changes)
+    if adapter is not None:
+        refuse_overwriting(output, Path(adapter))
     with terminal.progress() as tell:
         facts = train_model(
             store, labelled, output, chosen, adapter_folder=adapter,

@@ -24,7 +24,12 @@ def push(
     """
     from serein import terminal
     from serein.hub import push_model
+    from serein.model import load_config
 
     address = push_model(model, name, private=private, revision=revision, message=message)
     terminal.note(f"Pushed: {address}")
-    terminal.note_next("predict", name, "recording.wav")
+    branch = () if revision is None else ("--revision", revision)
+    if load_config(model).architecture == "classifier":
+        terminal.note_next("predict", name, "recording.wav", *branch)
+    elif revision is None:  # `train` takes adapters from the main branch
+        terminal.note_next("train", "frames/", "--adapter", name, "-o", "model/")

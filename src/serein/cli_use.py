@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serein.answers import rank
-from serein.arguments import Json, output_file
+from serein.arguments import Json, output_file, refuse_overwriting
 from serein.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from serein.answers import Answer
+    from serein.frames.audio import Decoded
     from serein.onnx_recognizer import OnnxRecognizer
     from serein.recognizer import EmotionRecognizer
 
@@ -57,14 +56,16 @@ def predict(
     recognizer = _load(model, encoder, device, revision)
     results: list[dict[str, object]] = []
     failed = False
-    for recording, found in _each(recognizer, recordings):
+    for recording, warnings, found in _each(recognizer, recordings):
+        for sentence in warnings:
+            terminal.note(f"warning: {recording}: {sentence}")
         if isinstance(found, AudioError):
             failed = True
             results.append({"path": str(recording), "error": str(found)})
             terminal.note(f"failed: {found}")
             continue
         sure = recognizer.sure(found)
-        results.append({"path": str(recording), "sure": sure, "scores": found})
+        results.append({"path": str(recording), "sure": sure, "scores": found, "warnings": warnings})
         if not as_json:
             words = [f"{score['label']} {score['score']:.3f}" for score in found]
             print(recording, *([] if sure else ["unsure"]), *words, sep="  ")
@@ -96,6 +97,8 @@ def timeline(
     from serein.files import write_atomically
     from serein.recognizer import EmotionRecognizer
 
+    if output is not None:
+        refuse_overwriting(output, recording)
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder, device=device, revision=revision)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -131,17 +134,17 @@ def _load(model: str, encoder: str | None, device: str, revision: str | None) ->
 
 def _each(
     recognizer: "EmotionRecognizer | OnnxRecognizer", recordings: list[Path]
-) -> "Iterator[tuple[Path, Answer | AudioError]]":
-    """Scores of each recording, or why it has none; short ones are computed together."""
-    from serein.frames.audio import SAMPLE_RATE, load_audio
+) -> "Iterator[tuple[Path, tuple[str, ...], Answer | AudioError]]":
+    """What was mended in each recording, and its scores or why it has none; short ones are computed together."""
+    from serein.frames.audio import SAMPLE_RATE, decode
 
-    some: list[tuple[Path, np.ndarray | AudioError]] = []
+    some: list[tuple[Path, Decoded | AudioError]] = []
     room = TOGETHER * SAMPLE_RATE
     for recording in recordings:
-        found: np.ndarray | AudioError
+        found: Decoded | AudioError
         try:
-            found = load_audio(recording)
-            length = len(found)
+            found = decode(recording)
+            length = len(found.samples)
         except AudioError as error:
             found, length = error, 0
         if length > room:
@@ -153,18 +156,21 @@ def _each(
 
 
 def _judged(
-    recognizer: "EmotionRecognizer | OnnxRecognizer", some: "list[tuple[Path, np.ndarray | AudioError]]"
-) -> "Iterator[tuple[Path, Answer | AudioError]]":
+    recognizer: "EmotionRecognizer | OnnxRecognizer", some: "list[tuple[Path, Decoded | AudioError]]"
+) -> "Iterator[tuple[Path, tuple[str, ...], Answer | AudioError]]":
     """The same of recordings that are decoded."""
     decoded = [found for _, found in some if not isinstance(found, AudioError)]
     try:
-        rows = iter(recognizer.probabilities_of(decoded).tolist())
+        rows = iter(recognizer.probabilities_of([each.samples for each in decoded]).tolist())
     except AudioError as error:  # of one of them; the others have to be done
         if len(some) == 1:
-            yield some[0][0], type(error)(f"{some[0][0]}: {error}")
+            yield some[0][0], decoded[0].warnings, type(error)(f"{some[0][0]}: {error}")
         else:
             for one in some:
                 yield from _judged(recognizer, [one])
         return
     for recording, found in some:
-        yield recording, found if isinstance(found, AudioError) else rank(recognizer.labels, next(rows))
+        if isinstance(found, AudioError):
+            yield recording, (), found
+        else:
+            yield recording, found.warnings, rank(recognizer.labels, next(rows))

@@ -177,7 +177,7 @@ class Recipe(Section):
     def read(cls, path: str | Path, changes: Sequence[str] = ()) -> "Recipe":
         """Read a recipe file; see :meth:`from_toml`."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
             raise UsageError(f"{path}: recipe cannot be read ({error.strerror})") from error
         except UnicodeDecodeError as error:

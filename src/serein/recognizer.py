@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,7 +106,7 @@ class EmotionRecognizer:
             names = " and ".join(differing)
             raise ModelError(f"{front.name}: differs from the encoder that {folder} was trained on in its {names}")
         card = found / CARD_FILE
-        text = card.read_text(encoding="utf-8") if card.exists() else ""
+        text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
         return cls(module.to(device), config, front, text)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -210,8 +211,12 @@ class EmotionRecognizer:
             AudioError: the recording cannot be used.
             UsageError: window and hop do not fit each other, or the source is none of these.
         """
-        blocks = stream_audio(source) if isinstance(source, FILES) else [load_source(source)]
-        return self.stream(window, hop, silent=silent).follow(blocks)
+        stream = self.stream(window, hop, silent=silent)
+        if not isinstance(source, FILES):
+            return stream.follow([load_source(source)])
+        with stream_audio(source) as (blocks, warnings):
+            found = stream.follow(blocks)
+        return replace(found, warnings=(*warnings, *found.warnings))
 
     def stream(
         self,

@@ -91,7 +91,7 @@ class Timeline:
         windows: overlapping, in their order.
         quiet: whether nobody speaks in each cell, ``hop`` seconds of the recording; the last cell may be shorter.
         seconds: length of the recording.
-        warnings: what a reader of it should know, such as how many windows could not be judged.
+        warnings: what a reader of it should know: what was mended in the file, how many windows could not be judged.
 
     Example:
         >>> windows = (Window(0.0, 2.0, (0.9, 0.1), False), Window(1.0, 3.0, (0.2, 0.8), False))

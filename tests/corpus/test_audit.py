@@ -146,11 +146,17 @@ def test_one_emotion_is_an_error():
     assert found.errors == ("Fewer than two emotions (sad): there is nothing to tell apart.",)
 
 
-def test_an_unlabelled_corpus_has_both_errors_and_no_names_to_give():
-    assert of(utterance("a", "F1", "")).errors == (
+def test_an_empty_corpus_has_both_errors_and_no_names_to_give():
+    assert of().errors == (
         "Fewer than two labelled talkers: nobody can be tested who did not also train.",
         "Fewer than two emotions: there is nothing to tell apart.",
     )
+
+
+def test_speech_without_any_label_is_warned_of_and_no_error():
+    found = of(utterance("a", "F1", "", session="1"))
+    assert found.warnings == ("No utterance has an emotion: for adapter training only (`serein adapt`, --unlabelled).",)
+    assert found.errors == ()
 
 
 def test_an_empty_corpus_is_audited_too():

@@ -58,6 +58,19 @@ def test_ravdess_song_video_and_strangers_are_passed_over(tmp_path: Path) -> Non
     assert utterance.extra["gender"] == "male"
 
 
+def test_links_to_folders_are_followed_each_folder_once(tmp_path: Path) -> None:
+    touch(tmp_path / "disk", "one/03-01-03-01-01-02-01.wav", "two/03-01-03-01-01-02-02.wav")
+    root = tmp_path / "corpus"
+    root.mkdir()
+    (root / "Actor_01").symlink_to(tmp_path / "disk" / "one")
+    (root / "again").symlink_to(tmp_path / "disk" / "one")
+    (root / "Actor_02").symlink_to(tmp_path / "disk" / "two")
+    (tmp_path / "disk" / "one" / "round").symlink_to(root)
+    found = read_ravdess(root)
+    assert [utterance.talker for utterance in found] == ["01", "02"]
+    assert [utterance.path.parent for utterance in found] == [root / "Actor_01", root / "Actor_02"]
+
+
 def test_an_emodb_name_says_all(tmp_path: Path) -> None:
     angry, bored = read_emodb(touch(tmp_path, "wav/16b10Lb.wav", "wav/03a01Wa.wav"))
     assert (angry.id, angry.talker, angry.emotion, angry.text) == ("03a01Wa", "03", "angry", "a01")

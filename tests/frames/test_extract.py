@@ -65,20 +65,21 @@ def test_one_broken_file_is_named_and_the_rest_is_done_and_a_mended_one_is_taken
     for utterance in tones.utterances[:20]:
         shutil.copy(utterance.path, folder)
         moved.append(replace(utterance, path=folder / utterance.path.name))
-    broken, gone = moved[3], moved[12]
+    moved[14] = replace(moved[14], path=folder / f"{'a' * 300}.wav")  # which no file system takes
+    broken, gone, nowhere = moved[3], moved[12], moved[14]
     broken.path.write_bytes(b"this is no sound")
     gone.path.unlink()
     corpus = Corpus("part", tuple(moved))
     store = extract(corpus, LOGMEL, tmp_path / "store")
-    assert set(store.failed) == {broken.id, gone.id}
-    assert len(store.ids) == 18
+    assert set(store.failed) == {broken.id, gone.id, nowhere.id}
+    assert len(store.ids) == 17
     assert broken.path.name in store.failed[broken.id]
-    assert len(store.corpus()) == 18
+    assert len(store.corpus()) == 17
 
     kept = shard_path(tmp_path / "store", 1).read_bytes()
     shutil.copy(tones.utterances[3].path, broken.path)
     store = extract(corpus, LOGMEL, tmp_path / "store")
-    assert set(store.failed) == {gone.id}
+    assert set(store.failed) == {gone.id, nowhere.id}
     assert shard_path(tmp_path / "store", 1).read_bytes() == kept
 
 
@@ -109,6 +110,21 @@ def test_frames_made_otherwise_are_never_mixed(tones, tmp_path):
         extract(Corpus("part", tones.utterances[:5]), LOGMEL, tmp_path, pool=2)
     with pytest.raises(StoreError, match="corpus"):
         extract(Corpus("part", tones.utterances[:6]), LOGMEL, tmp_path)
+
+
+def test_a_store_without_frames_takes_other_settings(tones, tmp_path, monkeypatch):
+    few = Corpus("part", tones.utterances[:5])
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(LOGMEL, "encode", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        extract(few, LOGMEL, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.csv", "store.json"]
+    monkeypatch.undo()
+    assert extract(few, LOGMEL, tmp_path, pool=2).settings["pool"] == 2
+    assert len(FrameStore(tmp_path).ids) == 5
 
 
 def test_only_what_differs_is_told_and_briefly(tones, tmp_path):

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serein.errors import AudioError, CorruptAudio, NonFiniteAudio, TooShort, UnsupportedAudio
-from serein.frames import audio
+from serein.frames import audio, streaming
 from serein.frames.audio import decode
-from serein.frames.streaming import stream_audio
 
 NOISE = np.random.default_rng(0).uniform(-0.5, 0.5, (150_000, 2)).astype(np.float32)
 
@@ -19,6 +18,11 @@ def encoded(samples, rate=16_000, **options):
     file = io.BytesIO()
     soundfile.write(file, samples, rate, **{"format": "WAV", "subtype": "FLOAT", **options})
     return file.getvalue()
+
+
+def stream_audio(source, **how):
+    with streaming.stream_audio(source, **how) as (blocks, _):
+        yield from blocks
 
 
 SOURCES = {
@@ -41,8 +45,11 @@ SOURCES = {
 @pytest.mark.parametrize("name", SOURCES)
 @pytest.mark.parametrize("block", [1_000, 33_333, 10**9])
 def test_the_blocks_are_the_very_samples_that_decode_gives(name, block, tmp_path):
-    expected = decode(SOURCES[name]).samples
-    blocks = list(stream_audio(SOURCES[name], block=block))
+    whole = decode(SOURCES[name])
+    expected = whole.samples
+    with streaming.stream_audio(SOURCES[name], block=block) as (given, warned):
+        blocks = list(given)
+    assert warned == whole.warnings
     np.testing.assert_array_equal(np.concatenate(blocks), expected)
     assert all(len(samples) == block for samples in blocks[:-1])
     assert 0 < len(blocks[-1]) <= block

@@ -27,7 +27,8 @@ class Audit:
         seconds_by_emotion: likewise for each emotion.
         duplicates: groups of ids whose decoded audio is identical, as far as hashes are known.
         warnings: sentences about what weakens a score.
-        errors: sentences about what makes the corpus unfit to judge a recognizer with.
+        errors: sentences about what makes the corpus unfit to judge a recognizer with; of one that has no label at
+            all, which nobody means for that, a warning says so.
     """
 
     corpus: str
@@ -78,11 +79,12 @@ def audit(corpus: Corpus) -> Audit:
         seconds_by_emotion={label: _seconds(u for u in corpus if u.emotion == label) for label in labels},
         duplicates=tuple(tuple(u.id for u in group) for group in copies),
         warnings=(
+            *_label_warnings(labels),
             *_session_warnings(corpus),
             *_count_warnings(labelled, labels),
             *_copy_warnings(copies),
         ),
-        errors=tuple(_errors(labelled, labels)),
+        errors=tuple(_errors(labelled, labels)) if labels or not corpus.utterances else (),
     )
 
 
@@ -109,6 +111,11 @@ def _errors(talkers: Collection[str], labels: Collection[str]) -> Iterator[str]:
         yield f"Fewer than two labelled talkers{_some(talkers)}: nobody can be tested who did not also train."
     if len(labels) < 2:
         yield f"Fewer than two emotions{_some(labels)}: there is nothing to tell apart."
+
+
+def _label_warnings(labels: Collection[str]) -> Iterator[str]:
+    if not labels:
+        yield "No utterance has an emotion: for adapter training only (`serein adapt`, --unlabelled)."
 
 
 def _session_warnings(corpus: Corpus) -> Iterator[str]:

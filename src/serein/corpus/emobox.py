@@ -56,7 +56,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     if len(tables) != 1:
         raise CorpusError(f"{folder}: has {len(tables)} files *_test_{folder.name}.jsonl, where EmoBox has one")
     try:
-        rows = [json.loads(line) for line in tables[0].read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [json.loads(line) for line in tables[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise CorpusError(f"{tables[0]}: cannot be read as one JSON object a line ({error})") from error
     if not all(isinstance(row, dict) for row in rows):
@@ -66,7 +66,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 def _from_talkers(source: Path, pool: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     try:
-        tested = json.loads(source.read_text(encoding="utf-8"))["test_actors"]
+        tested = json.loads(source.read_text(encoding="utf-8-sig"))["test_actors"]
         folds = {fold: {str(talker).lstrip("0") for talker in talkers} for fold, talkers in tested.items()}
     except OSError as error:
         raise CorpusError(f"{source}: cannot be read ({error.strerror})") from error

@@ -90,8 +90,8 @@ def banners(run: Run) -> list[Block]:
         (
             bool(run.without_frames),
             "UTTERANCES MISSING.",
-            f"Of the corpus's utterances {len(run.without_frames):,} could not be read: they are in no fold, and count "
-            "neither as right nor as wrong. They are named under the protocol.",
+            f"Of the utterances to extract {len(run.without_frames):,} could not be read: they are in no fold, and "
+            "count neither as right nor as wrong. They are named under the protocol.",
         ),
         (
             bool(collapsed),

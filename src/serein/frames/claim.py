@@ -29,7 +29,7 @@ def claim(folder: Path, corpus: Corpus, settings: dict[str, Any]) -> str:
             f"{folder}: has frames but no {missing[0]}, which would say how and of what they were made; delete the "
             "folder, or give another one with -o"
         )
-    if STORE_FILE in missing:
+    if not shards:
         write_atomically(folder / STORE_FILE, (json.dumps(settings, indent=2) + "\n").encode())
     else:
         _check_settings(folder, settings)

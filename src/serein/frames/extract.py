@@ -176,7 +176,7 @@ def _decode(utterance: Utterance, encoder: SpeechEncoder, speed: float) -> np.nd
 def _settled(shard: Path, utterances: Sequence[Utterance], encoder: SpeechEncoder, speed: float) -> bool:
     """Whether a shard needs no second try: nothing in it failed, or what failed still cannot be read."""
     failed = read_header(shard).failed
-    tried = (utterance for utterance in utterances if utterance.id in failed and utterance.path.exists())
+    tried = (utterance for utterance in utterances if utterance.id in failed)
     return all(isinstance(_decode(utterance, encoder, speed), AudioError) for utterance in tried)
 
 

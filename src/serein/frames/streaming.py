@@ -1,6 +1,7 @@
 """A recording of any length, decoded as it is needed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,35 +9,46 @@ from jaxtyping import Float32
 
 from serein.frames.audio import SAMPLE_RATE, open_audio
 
+Samples = Float32[np.ndarray, " _"]
 
-def stream_audio(source: str | Path | bytes, *, block: int = 60 * SAMPLE_RATE) -> Iterator[Float32[np.ndarray, " _"]]:
-    """The samples of :func:`serein.frames.audio.decode`, a block at a time.
+
+@contextmanager
+def stream_audio(
+    source: str | Path | bytes, *, block: int = 60 * SAMPLE_RATE
+) -> Iterator[tuple[Iterator[Samples], tuple[str, ...]]]:
+    """The samples of :func:`serein.frames.audio.decode`, a block at a time, and its warnings.
 
     Whether channels cancel, the peak is too high, or the file is damaged further on, shows at its end: it is decoded
     once without being kept, and nothing is given of a file that ``decode`` refuses; then it is decoded again.
 
     Args:
-        source: a path, or the bytes of a file.
+        source: a path, or the bytes of a file; open until the context ends.
         block: samples (mono, 16 kHz) of each block; the last one may have fewer.
 
     Raises:
-        AudioError: as ``decode`` raises, before the first block.
+        AudioError: as ``decode`` raises.
 
     Example:
         >>> import io, soundfile
         >>> file = io.BytesIO()
         >>> soundfile.write(file, np.full((44_100, 2), 0.5), 44_100, format="WAV")
-        >>> [len(samples) for samples in stream_audio(file.getvalue(), block=6000)]
-        [6000, 6000, 4000]
+        >>> with stream_audio(file.getvalue(), block=6000) as (blocks, warnings):
+        ...     [len(samples) for samples in blocks], warnings
+        ([6000, 6000, 4000], ())
     """
     with open_audio(source) as recording:
         for _ in recording.mixed():
             pass
-        held = np.empty(0, dtype=np.float32)
-        for piece in recording.resampled(recording.judge().weights):
-            held = np.concatenate([held, piece])
-            while len(held) >= block:
-                yield held[:block]
-                held = held[block:]
-        if len(held):
-            yield held
+        verdict = recording.judge()
+        yield _blocks(recording.resampled(verdict.weights), block), verdict.warnings
+
+
+def _blocks(pieces: Iterable[Samples], size: int) -> Iterator[Samples]:
+    held = np.empty(0, dtype=np.float32)
+    for piece in pieces:
+        held = np.concatenate([held, piece])
+        while len(held) >= size:
+            yield held[:size]
+            held = held[size:]
+    if len(held):
+        yield held

@@ -146,7 +146,7 @@ def read_ablation(path: str | Path) -> Ablation:
         UsageError: it cannot be read, is no TOML, or has an unknown or a missing key; says which.
     """
     try:
-        return Ablation.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8")))
+        return Ablation.model_validate(tomllib.loads(Path(path).read_text(encoding="utf-8-sig")))
     except OSError as error:
         raise UsageError(f"{path}: ablation cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

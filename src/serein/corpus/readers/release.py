@@ -1,8 +1,9 @@
 """A released corpus on disk: find its recordings, and compare them with the counts it was published with."""
 
+import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from serein.corpus.corpus import Corpus
@@ -14,7 +15,8 @@ AUDIO_SUFFIXES = (".wav", ".flac")
 def recordings(root: str | Path, name: re.Pattern[str], layout: str) -> list[tuple[Path, re.Match[str]]]:
     """Find the recordings below ``root``, at any depth, whose file stem ``name`` matches in full.
 
-    Hidden files and folders are passed over: copies made on a Mac carry a ``._`` shadow of every recording.
+    Links to folders are followed. Hidden files and folders are passed over: copies made on a Mac carry a ``._`` shadow
+    of every recording.
 
     Args:
         root: the folder of the corpus.
@@ -29,10 +31,9 @@ def recordings(root: str | Path, name: re.Pattern[str], layout: str) -> list[tup
     """
     root = Path(root)
     found: dict[str, tuple[Path, re.Match[str]]] = {}
-    for path in sorted(root.rglob("*")):
+    for path in sorted(_files(root)):
         match = name.fullmatch(path.stem)
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if match is None or hidden or path.suffix.lower() not in AUDIO_SUFFIXES:
+        if match is None or path.suffix.lower() not in AUDIO_SUFFIXES:
             continue
         if path.stem in found:
             raise CorpusError(f"{root}: {path.stem} is there twice, {found[path.stem][0]} and {path}; keep one copy")
@@ -40,6 +41,18 @@ def recordings(root: str | Path, name: re.Pattern[str], layout: str) -> list[tup
     if not found:
         raise nothing_found(root, layout)
     return [found[stem] for stem in sorted(found)]
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Every file below ``root`` that is not hidden; a folder that several links lead to is read once."""
+    read: set[str] = set()
+    for folder, inner, files in os.walk(root, followlinks=True):
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        if (real := os.path.realpath(folder)) in read:
+            inner.clear()
+            continue
+        read.add(real)
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
 
 
 def nothing_found(root: Path, layout: str) -> CorpusError:
