@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "export": {"frames", "nn", "model", "hub", "recognizer", "onnx_recognizer"},
     "serve": {"answers", "frames", "recognizer", "streaming", "timeline"},
     "train": {"corpus", "frames", "nn", "baselines", "evaluate", "hub", "model", "recipe"},
-    "terminal": {"corpus", "evaluate"},
+    "terminal": {"corpus", "evaluate", "frames"},
     "arguments": {"corpus", "frames", "recipe", "terminal"},
 }
 DOORS = {

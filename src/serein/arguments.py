@@ -98,9 +98,9 @@ def open_stores(folders: list[Path] | None) -> "list[FrameStore]":
     return [FrameStore(folder) for folder in folders or []]
 
 
-def refuse_overwriting(output: Path, read: Path) -> None:
-    """Raise a UsageError where what would be written is what is read."""
-    if output.exists() and read.exists() and output.samefile(read):
+def refuse_overwriting(output: Path, read: str | Path | None) -> None:
+    """Raise a UsageError where what would be written is what is read; a name on the Hub is nothing here."""
+    if read is not None and output.exists() and Path(read).exists() and output.samefile(read):
         raise UsageError(f"{output}: is what is read; give another place with -o")
 
 

@@ -120,17 +120,12 @@ def corpus(
     found = audit(scan.corpus)
     scan.corpus.to_csv(output)
     if as_json:
-        broken = [{"id": file.id, "path": str(file.path), "reason": file.reason} for file in scan.broken]
-        facts = {**found.as_dict(), "broken": broken, "mended": scan.warnings, "gaps": gaps, "table": str(output)}
-        terminal.print_json(facts)
+        terminal.print_json({**found.as_dict(), **scan.as_dict(), "gaps": gaps, "table": str(output)})
     else:
         terminal.print_audit(found)
         for gap in gaps:
             terminal.note(f"differs from the published corpus: {gap}")
-        for name, mended in scan.warnings.items():
-            terminal.note(f"warning: {name}: {'; '.join(mended)}")
-        for file in scan.broken:
-            terminal.note(f"broken: {file.id}: {file.reason}")
+        terminal.note_scan(scan)
     if found.errors:
         raise CorpusError(f"corpus {found.corpus}: cannot be used: {' '.join(found.errors)}")
     if scan.broken:
@@ -262,8 +257,7 @@ def train(
     store = FrameStore(frames)
     labelled = relabel(store.corpus(), label_map)
     chosen = choose_recipe(recipe, changes)
-    if adapter is not None:
-        refuse_overwriting(output, Path(adapter))
+    refuse_overwriting(output, adapter)
     with terminal.progress() as tell:
         facts = train_model(
             store, labelled, output, chosen, adapter_folder=adapter,

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,8 +20,8 @@ from serein.files import write_atomically
 from serein.frames.audio import SAMPLE_RATE
 from serein.frames.encoder import SpeechEncoder, load_encoder
 from serein.frames.extract import as_stored
-from serein.frames.sources import FILES, Source, load_source, load_sources
-from serein.frames.streaming import stream_audio
+from serein.frames.sources import Source, load_source, load_sources
+from serein.frames.streaming import stream_source
 from serein.frames.windows import group, hear, longest_of
 from serein.hub import find_model, push_model
 from serein.model import CARD_FILE, ModelConfig, load_model, save_model
@@ -211,12 +210,8 @@ class EmotionRecognizer:
             AudioError: the recording cannot be used.
             UsageError: window and hop do not fit each other, or the source is none of these.
         """
-        stream = self.stream(window, hop, silent=silent)
-        if not isinstance(source, FILES):
-            return stream.follow([load_source(source)])
-        with stream_audio(source) as (blocks, warnings):
-            found = stream.follow(blocks)
-        return replace(found, warnings=(*warnings, *found.warnings))
+        with stream_source(source) as (blocks, warnings):
+            return self.stream(window, hop, silent=silent).follow(blocks, warnings)
 
     def stream(
         self,

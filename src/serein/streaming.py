@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -106,12 +107,18 @@ class EmotionStream:
             raise self._refusal
         return self._answer()
 
-    def follow(self, recording: Iterable[Float32[np.ndarray, " _"]]) -> Timeline:
-        """The timeline of a whole recording, given in blocks: mono, and mended already; raises as :meth:`finish`."""
+    def follow(self, recording: Iterable[Float32[np.ndarray, " _"]], mended: tuple[str, ...] = ()) -> Timeline:
+        """The timeline of a whole recording, given in blocks: mono, and mended already; raises as :meth:`finish`.
+
+        Args:
+            recording: its blocks.
+            mended: what the timeline's warnings begin with.
+        """
         for block in recording:
             self._take(block)
         self.finish()
-        return self.timeline()
+        found = self.timeline()
+        return replace(found, warnings=(*mended, *found.warnings))
 
     def timeline(self) -> Timeline:
         """All so far; after :meth:`finish`, all."""

@@ -19,6 +19,7 @@ from serein.progress import Report
 
 if TYPE_CHECKING:
     from serein.corpus.audit import Audit
+    from serein.frames.scan import Scan
 
 EVENT_SECONDS = 1.0
 FILE_COLUMNS = 140
@@ -124,6 +125,14 @@ def note_failures(failed: Mapping[str, str]) -> None:
     """Name the utterances that have no frames, and why."""
     for name, reason in failed.items():
         note(f"without frames: {name}: {reason}")
+
+
+def note_scan(found: "Scan") -> None:
+    """Name the recordings that were mended and those that cannot be used, and why."""
+    for name, mended in found.warnings.items():
+        note(f"warning: {name}: {'; '.join(mended)}")
+    for file in found.broken:
+        note(f"broken: {file.id}: {file.reason}")
 
 
 def print_audit(found: "Audit") -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from serein.corpus.corpus import Corpus, Utterance
 from serein.errors import AudioError
@@ -34,6 +35,11 @@ class Scan:
     corpus: Corpus
     broken: tuple[BrokenFile, ...]
     warnings: Mapping[str, tuple[str, ...]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was broken and what was mended, as JSON can hold it."""
+        broken = [{"id": file.id, "path": str(file.path), "reason": file.reason} for file in self.broken]
+        return {"broken": broken, "mended": dict(self.warnings)}
 
 
 def scan_audio(corpus: Corpus, *, workers: int | None = None, report: Report = quiet) -> Scan:

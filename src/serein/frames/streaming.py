@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from serein.frames.audio import SAMPLE_RATE, open_audio
+from serein.frames.sources import FILES, Source, load_source
 
 Samples = Float32[np.ndarray, " _"]
 
@@ -41,6 +42,21 @@ def stream_audio(
             pass
         verdict = recording.judge()
         yield _blocks(recording.resampled(verdict.weights), block), verdict.warnings
+
+
+@contextmanager
+def stream_source(source: Source) -> Iterator[tuple[Iterator[Samples], tuple[str, ...]]]:
+    """The same of a file, and of a recording that is in memory its samples at once.
+
+    Raises:
+        AudioError: the recording cannot be used; says why.
+        UsageError: this is no source.
+    """
+    if isinstance(source, FILES):
+        with stream_audio(source) as streamed:
+            yield streamed
+    else:
+        yield iter([load_source(source)]), ()
 
 
 def _blocks(pieces: Iterable[Samples], size: int) -> Iterator[Samples]:
