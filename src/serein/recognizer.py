@@ -164,8 +164,7 @@ class EmotionRecognizer:
 
     def embed(self, source: Source) -> Float[Tensor, " pooled"]:
         """The utterance embedding: attentive statistics of the adapted frames."""
-        compute = partial(self._computed, self.classifier.embed)
-        return self._averaged(compute, _mean, [load_source(source)])[0].float()
+        return self._averaged(partial(self._computed, self.classifier.embed), _mean, [load_source(source)])[0].float()
 
     def probabilities_of(
         self, recordings: list[Float32[np.ndarray, " _"]], *, judge: JudgeWindows | None = None
@@ -210,8 +209,9 @@ class EmotionRecognizer:
             AudioError: the recording cannot be used.
             UsageError: window and hop do not fit each other, or the source is none of these.
         """
+        stream = self.stream(window, hop, silent=silent)  # first, for it may refuse, and a source takes long to open
         with stream_source(source) as (blocks, warnings):
-            return self.stream(window, hop, silent=silent).follow(blocks, warnings)
+            return stream.follow(blocks, warnings)
 
     def stream(
         self,

@@ -148,6 +148,14 @@ def test_a_baseline_chooses_its_rate_on_the_validation_talkers_and_refits_at_it(
     assert max(row.get("validation_ua", 0) for row in tried) < best_row(alone.history)["validation_ua"]
 
 
+def test_of_rates_that_tie_the_first_is_taken(task):
+    rates = [5e-12, 1e-12, 4e-12, 2e-12, 3e-12]  # at none of which anything is learned
+    recipe = Recipe.from_toml(task.recipe.to_toml(), [f"finetune.baseline_learning_rates={rates}", "finetune.epochs=1"])
+    outcome = SYSTEMS["superb"](replace(task, recipe=recipe), quiet)
+    assert len({row["validation_ua"] for row in outcome.history if "validation_ua" in row}) == 1
+    assert outcome.choice["learning_rate"] == rates[0]
+
+
 def test_a_rate_that_diverges_is_passed_over_and_counted_unless_all_do(task, tmp_path):
     def at(*rates: float) -> Outcome:
         changes = [f"finetune.baseline_learning_rates={list(rates)}", "finetune.epochs=2"]

@@ -172,7 +172,8 @@ def _choose_and_refit(
     stage = Stage.FINETUNE if task.oracle else Stage.REFIT
     refits: list[tuple[nn.Module, list[Row]]] = []
     while not refits:
-        best = max(tried.keys() - refused, key=lambda rate: best_row(tried[rate])["validation_ua"])
+        left = [rate for rate in tried if rate not in refused]
+        best = max(left, key=lambda rate: best_row(tried[rate])["validation_ua"])  # the first where several tie
         epochs = best_row(tried[best])["epoch"] + 1
         try:
             refits = [
@@ -185,8 +186,8 @@ def _choose_and_refit(
     choice: dict[str, float] = {"epochs": epochs}
     if len(rates) > 1:
         choice["learning_rate"] = best
-    if diverged := len(rates) - len(tried) + len(refused):
-        choice["diverged_rates"] = diverged
+    if diverged := {*rates} - tried.keys() | refused:
+        choice["diverged_rates"] = len(diverged)
     model = refits[0][0] if len(refits) == 1 else Committee([member for member, _ in refits])
     histories = [rows if rate == best else [row | {"stage": "tried"} for row in rows] for rate, rows in tried.items()]
     if not task.oracle:
