@@ -234,6 +234,19 @@ def test_the_demo_runs_from_a_wheel_as_its_recipe_says():
     assert Recipe.read(FOLDER / "demo.toml") == Recipe.from_toml(RECIPE)
 
 
+def test_what_is_no_toml_but_plain_is_taken_for_what_it_says():
+    changes = [
+        "adapt.mask_ratio=.3",
+        "finetune.learning_rate=1.",
+        "model.test_views=True",
+        "speed.checkpoint_seconds=inf",
+    ]
+    recipe = Recipe.from_toml("", [*changes, "adapt.data=none"])
+    assert (recipe.adapt.mask_ratio, recipe.finetune.learning_rate, recipe.model.test_views) == (0.3, 1.0, True)
+    assert (recipe.speed.checkpoint_seconds, recipe.adapt.data) == (float("inf"), "none")
+    assert Recipe.from_toml(recipe.to_toml()) == recipe
+
+
 def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
     for path in (FOLDER / "laptop.toml", FOLDER / "ablation" / "masking.toml"):
         (tmp_path / path.name).write_bytes(b"\xef\xbb\xbf" + path.read_bytes())

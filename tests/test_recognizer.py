@@ -596,6 +596,14 @@ def test_what_is_no_source_is_refused_with_the_way_out(recognizer, source, ask, 
         ask(recognizer, source)
 
 
+def test_what_a_detector_cannot_find_is_not_told_of_the_recording(recognizer, tones):
+    def absent(_):
+        raise FileNotFoundError(2, "No such file or directory", "detector.onnx")
+
+    with pytest.raises(FileNotFoundError, match=r"detector\.onnx"):
+        recognizer.timeline(tones.utterances[0].path, 0.5, 0.25, silent=absent)
+
+
 def test_silence_is_marked_in_a_timeline(recognizer, tones):
     samples = load_audio(tones.utterances[0].path)
     paused = np.concatenate([samples, np.zeros(48_000, dtype=np.float32), samples])

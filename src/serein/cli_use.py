@@ -61,7 +61,7 @@ def predict(
             terminal.note(f"warning: {recording}: {sentence}")
         if isinstance(found, AudioError):
             failed = True
-            results.append({"path": str(recording), "error": str(found)})
+            results.append({"path": str(recording), "error": str(found), "warnings": warnings})
             terminal.note(f"failed: {found}")
             continue
         sure = recognizer.sure(found)

@@ -124,7 +124,9 @@ class Speed(Settings):
 
     device: str = Field("auto", pattern=r"^[a-z]+(:\d+)?$", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of matrix products")
-    checkpoint_seconds: float = Field(60.0, ge=0, description="time between checkpoints; 0: every step")
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, allow_inf_nan=True, description="time between checkpoints; 0: every step; inf: none"
+    )
     frames: Literal["memory", "mapped"] = Field(
         "memory", description="mapped: left on disk, for a store that memory does not hold; without views"
     )
@@ -152,7 +154,8 @@ class Recipe(Section):
         Args:
             text: TOML with the tables ``[model]``, ``[adapt]``, ``[finetune]``, ``[speed]``; what is not named has
                 its default: the paper's sizes and epochs, see docs/decisions.md for where it departs.
-            changes: ``table.key=value`` each, applied on top; the value is TOML, or else taken as text.
+            changes: ``table.key=value`` each, applied on top; the value is TOML, or else what
+                Python reads in it, or text.
             source: what to call the text in an error.
 
         Raises:
@@ -202,11 +205,21 @@ def _apply(content: dict[str, Any], change: str) -> None:
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
-        value = text.strip()
+        value = _plain(text.strip())
     section = content.setdefault(table, {})
     if not isinstance(section, dict):
         raise UsageError(f"--set {change}: {table} is no table in the recipe")
     section[key] = value
+
+
+def _plain(text: str) -> bool | float | str:
+    """What is no TOML but plain enough to whoever types it: True, .3, 1.; else it is text."""
+    if text in ("True", "False"):
+        return text == "True"
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def _known(recipe: type[Recipe], place: tuple[int | str, ...]) -> str:

@@ -112,7 +112,7 @@ def test_frames_made_otherwise_are_never_mixed(tones, tmp_path):
         extract(Corpus("part", tones.utterances[:6]), LOGMEL, tmp_path)
 
 
-def test_a_store_without_frames_takes_other_settings(tones, tmp_path, monkeypatch):
+def test_a_store_without_frames_may_be_deleted_for_other_settings(tones, tmp_path, monkeypatch):
     few = Corpus("part", tones.utterances[:5])
 
     def interrupted(*_, **__):
@@ -123,8 +123,11 @@ def test_a_store_without_frames_takes_other_settings(tones, tmp_path, monkeypatc
         extract(few, LOGMEL, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.csv", "store.json"]
     monkeypatch.undo()
-    assert extract(few, LOGMEL, tmp_path, pool=2).settings["pool"] == 2
-    assert len(FrameStore(tmp_path).ids) == 5
+    with pytest.raises(StoreError, match=r"pool: there 1, asked 2.*or delete this one: no frames are in it yet"):
+        extract(few, LOGMEL, tmp_path, pool=2)
+    assert len(extract(few, LOGMEL, tmp_path).ids) == 5
+    with pytest.raises(StoreError, match=r"pool: there 1, asked 2\); give another folder with -o$"):
+        extract(few, LOGMEL, tmp_path, pool=2)
 
 
 def test_only_what_differs_is_told_and_briefly(tones, tmp_path):

@@ -149,7 +149,7 @@ def test_a_baseline_chooses_its_rate_on_the_validation_talkers_and_refits_at_it(
 
 
 def test_of_rates_that_tie_the_first_is_taken(task):
-    rates = [5e-12, 1e-12, 4e-12, 2e-12, 3e-12]  # at none of which anything is learned
+    rates = [3e-12, 1e-12, 5e-12, 2e-12, 4e-12]  # at none of which anything is learned
     recipe = Recipe.from_toml(task.recipe.to_toml(), [f"finetune.baseline_learning_rates={rates}", "finetune.epochs=1"])
     outcome = SYSTEMS["superb"](replace(task, recipe=recipe), quiet)
     assert len({row["validation_ua"] for row in outcome.history if "validation_ua" in row}) == 1
@@ -164,7 +164,7 @@ def test_a_rate_that_diverges_is_passed_over_and_counted_unless_all_do(task, tmp
         recipe = Recipe.from_toml(task.recipe.to_toml(), changes)
         return SYSTEMS["superb"](replace(task, recipe=recipe, folder=folder), quiet)
 
-    alone, outcome = at(1e-2), at(1e-2, 1e30)
+    alone, outcome = at(1e-2), at(1e30, 1e-2, 1e30)
     assert outcome.choice == {**alone.choice, "learning_rate": 1e-2, "diverged_rates": 1}
     assert outcome.probabilities.equal(alone.probabilities)
     assert outcome.history == alone.history

@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +161,7 @@ class OpenAudio:
         """Blocks of the recording at its own rate, the channels mixed with these weights (None: averaged)."""
         self._frames, self._levels = 0, Levels(self.channels)
         with self._decoder() as decoder:
-            while len(block := decoder.read(BLOCK, dtype="float32", always_2d=True)):
+            while len(block := self._read(decoder)):
                 self._frames += len(block)
                 if self._max_seconds is not None and self._frames > self._max_seconds * self.rate:
                     raise AudioError(
@@ -202,13 +202,19 @@ class OpenAudio:
         return Verdict(found.weights, (*self._container.warnings, *found.warnings))
 
     def _decoder(self) -> "_ForwardReader":
-        self._container.stream.seek(0)
-        return _ForwardReader(self._container.stream)
+        with _refusals(self._name):
+            self._container.stream.seek(0)
+            return _ForwardReader(self._container.stream)
+
+    def _read(self, decoder: "_ForwardReader") -> Float32[np.ndarray, "samples channels"]:
+        with _refusals(self._name):
+            block: np.ndarray = decoder.read(BLOCK, dtype="float32", always_2d=True)
+            return block
 
 
 @contextmanager
 def open_audio(source: str | Path | bytes, *, max_seconds: float | None = None) -> Iterator[OpenAudio]:
-    """Open a recording to decode it block by block; within, what libsndfile and the system refuse is an AudioError.
+    """Open a recording to decode it block by block; what libsndfile and the system refuse of it is an AudioError.
 
     A first whole pass is needed to :meth:`OpenAudio.judge` it; :func:`decode` and
     :func:`serein.frames.streaming.stream_audio` are the ways to its samples.
@@ -221,9 +227,17 @@ def open_audio(source: str | Path | bytes, *, max_seconds: float | None = None) 
         AudioError: as :func:`decode` raises.
     """
     name = "these bytes" if isinstance(source, bytes) else str(source)
+    with ExitStack() as stack:
+        with _refusals(name):
+            recording = OpenAudio(stack.enter_context(_open(source, name)), name, max_seconds)
+        yield recording
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """Say of this recording what libsndfile or the system has against it."""
     try:
-        with _open(source, name) as file:
-            yield OpenAudio(file, name, max_seconds)
+        yield
     except soundfile.LibsndfileError as error:
         if error.code in UNSUPPORTED_CODES:
             raise UnsupportedAudio(

@@ -29,7 +29,7 @@ def claim(folder: Path, corpus: Corpus, settings: dict[str, Any]) -> str:
             f"{folder}: has frames but no {missing[0]}, which would say how and of what they were made; delete the "
             "folder, or give another one with -o"
         )
-    if not shards:
+    if STORE_FILE in missing:
         write_atomically(folder / STORE_FILE, (json.dumps(settings, indent=2) + "\n").encode())
     else:
         _check_settings(folder, settings)
@@ -47,7 +47,10 @@ def _check_settings(folder: Path, settings: dict[str, Any]) -> None:
     differing = sorted(name for name in compared if present.get(name) != settings.get(name))
     if differing:
         told = _told({name: present.get(name) for name in differing}, {name: settings.get(name) for name in differing})
-        raise StoreError(f"{folder}: holds frames made with other settings ({told}); give another folder with -o")
+        way_out = "give another folder with -o"
+        if not any(folder.glob("shard-*.safetensors")):
+            way_out += ", or delete this one: no frames are in it yet, unless another process is just making them"
+        raise StoreError(f"{folder}: holds frames made with other settings ({told}); {way_out}")
 
 
 def _check_recordings(folder: Path, corpus: Corpus) -> None:

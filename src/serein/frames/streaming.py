@@ -46,7 +46,7 @@ def stream_audio(
 
 @contextmanager
 def stream_source(source: Source) -> Iterator[tuple[Iterator[Samples], tuple[str, ...]]]:
-    """The same of a file, and of a recording that is in memory its samples at once.
+    """The same of a file; of a recording that is in memory all samples at once, and no warnings.
 
     Raises:
         AudioError: the recording cannot be used; says why.

@@ -17,6 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from serein.answers import rank
 from serein.recognizer import EmotionRecognizer
@@ -79,7 +80,7 @@ def make_app(recognizer: EmotionRecognizer, limits: Limits, name: str = "serein"
         async with service.running():
             yield
 
-    app = FastAPI(
+    app = _Sealed(
         title="serein",
         version=version("serein"),
         description=DESCRIPTION,
@@ -93,10 +94,16 @@ def make_app(recognizer: EmotionRecognizer, limits: Limits, name: str = "serein"
     _add_facts(app, service, name)
     _add_page(app)
     _add_errors(app)
-    routes = frozenset(route.path for route in app.routes if isinstance(route, Route))
-    # Outside of Starlette too: its answer to a fault would else go out unsealed, and be counted as a client that left.
-    app.middleware_stack = Door(app.build_middleware_stack(), service.metrics, routes, HEARD_OUT * limits.body_bytes)
     return app
+
+
+class _Sealed(FastAPI):
+    def build_middleware_stack(self) -> ASGIApp:
+        """With the door outermost, so that Starlette's answer to a fault is sealed and counted too."""
+        service: Service = self.state.service
+        routes = frozenset(route.path for route in self.routes if isinstance(route, Route))
+        patience = HEARD_OUT * service.limits.body_bytes
+        return Door(super().build_middleware_stack(), service.metrics, routes, patience)
 
 
 def _add_speech(app: FastAPI, service: Service, name: str) -> None:

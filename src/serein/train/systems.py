@@ -160,6 +160,7 @@ def _choose_and_refit(
             seconds[name] = round(seconds.get(name, 0.0) + checkpoint.spent(), 3)
         return model, [{"member": seed, **row} for row in rows]
 
+    rates = list(dict.fromkeys(rates))
     tried: dict[float, list[Row]] = {}
     refused: set[float] = set()  # at which a refit diverged
     judges = task.judged(validation)
@@ -167,7 +168,7 @@ def _choose_and_refit(
         try:
             _, tried[rate] = train_once("finetune", task.seed, rate, task.labelled(), Stage.FINETUNE, judges=judges)
         except Diverged:
-            if rate == rates[-1] and not tried:
+            if not tried and rate == rates[-1]:
                 raise
     stage = Stage.FINETUNE if task.oracle else Stage.REFIT
     refits: list[tuple[nn.Module, list[Row]]] = []

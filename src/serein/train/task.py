@@ -164,7 +164,7 @@ class Task:
         return torch.cat(kept)
 
     def _purpose(self) -> str:
-        start = hashlib.sha256(save(self.pretrained.state_dict() if self.pretrained else {})).hexdigest()
+        start = hashlib.sha256(save(self.pretrained.state_dict())).hexdigest() if self.pretrained else save({})
         whose = (self.array.ids, self.labels.tolist(), self.talkers.tolist())
         facts = (self.config, self.fold, self.frames, *whose, start)
         return digest(self.recipe, self.seed, *facts, arithmetic(self.recipe.speed))
