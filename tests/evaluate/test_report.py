@@ -168,7 +168,7 @@ def test_utterances_that_could_not_be_read_are_counted_in_a_banner_and_named_wit
     unread = {"a_1": "a_1.wav: holds no sound", "b_2": "b_2.wav: <no> such file"}
     paths = write_report(make_run(without_frames=unread))
     page, text = paths.html.read_text(), paths.markdown.read_text()
-    assert "<strong>UTTERANCES MISSING.</strong> Of the corpus&#x27;s utterances 2 could not be read" in page
+    assert "<strong>UTTERANCES MISSING.</strong> Of the utterances to extract 2 could not be read" in page
     assert "b_2.wav: &lt;no&gt; such file" in page
     assert "| a_1 | a_1.wav: holds no sound |" in text
     assert json.loads(paths.scores.read_text())["without_frames"] == unread
