@@ -16,7 +16,7 @@ from safetensors.numpy import save
 from serein.errors import CorpusError, UsageError
 from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.runs import Run, load_run
-from serein.files import write_atomically
+from serein.files import as_json, write_atomically
 
 # what flatters one member flatters the committee
 BY_FLATTERY = ("transductive", "inductive", "elsewhere", "none")
@@ -65,7 +65,7 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
             "choice": {},
             "collapsed": any(one.collapsed for one in done),
         }
-        _write_json(place / "cost.json", costs)
+        write_atomically(place / "cost.json", as_json(costs).encode())
         seen = load_embeddings(done[0].embeddings, fold.test)
         ids = {"serein": json.dumps({"ids": seen.ids})}
         write_atomically(place / "embeddings.safetensors", save({"encoder": seen.encoder}, ids))
@@ -82,12 +82,8 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
     facts["adapter_training"] = min((run.adapter_training for run in runs), key=BY_FLATTERY.index)
     facts["talker_statistics"] = max((run.talker_statistics for run in runs), key=lambda said: said != "none")
     facts["command"] = shlex.join(["serein", "ensemble", *map(str, folders), "-o", str(output)])
-    _write_json(output / "run.json", facts)  # last: with it this is a run
+    write_atomically(output / "run.json", as_json(facts).encode())  # last: with it this is a run
     return output
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_atomically(path, (json.dumps(content, indent=2) + "\n").encode())
 
 
 def _mean(runs: Sequence[Run]) -> dict[str, Float[np.ndarray, " labels"]]:
