@@ -3,8 +3,10 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 
 import pytest
+from sklearn.metrics import balanced_accuracy_score
 
 from serein.corpus.protocol import Leak
 from serein.errors import CorpusError, UsageError
@@ -14,7 +16,7 @@ from serein.evaluate.runs import load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
 from serein.evaluate.study import Paired, load_study, name_runs, save_study
-from serein.evaluate.study_page import READING, score_table, write_study
+from serein.evaluate.study_page import READING, SEEDS_READING, score_table, write_study
 from serein.evaluate.summary import compare, subtract
 
 
@@ -29,6 +31,13 @@ def mixed(protocol):
         replace(fold, train=fold.train[::2], validation=fold.train[1::2], test=fold.test) for fold in protocol.folds
     )
     return replace(protocol, name="mixed", folds=folds)
+
+
+def keep_first_seed(run):
+    facts = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(facts | {"seeds": [0]}))
+    table = run / "predictions.csv"
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if ",1," not in line))
 
 
 @pytest.fixture
@@ -171,7 +180,7 @@ def test_the_page_has_the_table_and_the_picture(study):
     for name in ("mine", "other | &lt;b&gt;", "third"):
         assert name in svg
     row, _ = [line for line in text.splitlines() if line.startswith("| mine |")]
-    assert row.count(" | ") == 10
+    assert row.count(" | ") == 11
     assert " | 781.5 | 5,037 | " in row  # 6 folds and seeds of 100 s, 30 s and 0.25 s
     assert not list(study.glob(".*"))
 
@@ -181,13 +190,25 @@ def test_the_page_says_which_p_decides_and_what_it_is_adjusted_for(study):
     assert "Holm's is adjusted for the number of differences, and it decides: below 0.05" in READING
 
 
-def test_the_page_says_which_runs_had_other_seeds(study, make_run):
+def test_the_spread_over_seeds_has_a_column_where_several_were_run(study):
+    header, *rows = score_table(load_study(study))
+    for cells, row in zip(rows, load_study(study).rows, strict=True):
+        of_seed = [[p for p in row.run.predictions if p.seed == seed] for seed in row.run.seeds]
+        by_seed = [balanced_accuracy_score([p.truth for p in ps], [p.prediction for p in ps]) for ps in of_seed]
+        assert cells[header.index("UA, SD of seeds")] == f"{100 * stdev(by_seed):.1f}"
+    assert SEEDS_READING in write_study(study).markdown.read_text()
+
+    keep_first_seed(study.parent / "bad")
+    assert [row[header.index("UA, SD of seeds")] for row in score_table(load_study(study))].count("") == 1
+    keep_first_seed(study.parent / "good")
+    keep_first_seed(study.parent / "alike")
+    assert "UA, SD of seeds" not in score_table(load_study(study))[0]
+    assert SEEDS_READING not in write_study(study).markdown.read_text()
+
+
+def test_the_page_says_which_runs_had_other_seeds(study):
     assert "; training seeds 0, 1." in write_study(study).markdown.read_text()
-    run = study.parent / "bad"
-    facts = json.loads((run / "run.json").read_text())
-    (run / "run.json").write_text(json.dumps(facts | {"seeds": [0]}))
-    table = run / "predictions.csv"
-    table.write_text("".join(line for line in table.read_text().splitlines(True) if ",1," not in line))
+    keep_first_seed(study.parent / "bad")
     assert "; training seeds 0, 1 (other | &lt;b&gt;: 0)." in write_study(study).markdown.read_text().replace("\\", "")
 
 

@@ -130,7 +130,7 @@ def test_the_page_has_picture_table_and_numbers(study):
     text, page = unescape(paths.markdown.read_text().replace("\\", "")), paths.html.read_text()
     assert "(figures/labels.svg)" in text
     assert page.count("<svg") == 1
-    assert "| Variant | Remarks | UA % | WA % | Macro F1 % | Seconds | Parameters | MiB |" in text
+    assert "| Variant | Remarks | UA % | WA % | Macro F1 % | UA, SD of seeds | Seconds | Parameters | MiB |" in text
     assert "minus first" not in text.replace("minus first series", "")  # one p for one difference
     assert all(variant["minus_first"] is None for variant in json.loads(paths.scores.read_text())["variants"])
     curves = label_curves(load_study(study))

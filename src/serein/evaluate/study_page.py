@@ -18,16 +18,19 @@ from serein.evaluate.study_curves import Curves, curve_blocks, curve_numbers, cu
 from serein.files import as_json, write_atomically
 
 SCORE_HEADER = ("Variant", "Remarks", "UA %", "WA %", "Macro F1 %")
+SEEDS_HEADER = ("UA, SD of seeds",)
 MINUS_HEADER = ("UA minus first", "p", "p (Holm)")
 COST_HEADER = ("Seconds", "Parameters", "MiB")
 TEXT_COLUMNS = 2
 FOOTER = "Every score is computed from predictions.csv of the runs; all numbers are in scores.json."
 READING = (
     "UA minus first: the variant's UA minus that of the first, in points, with a paired 95 % interval over the same "
-    "talkers. p: how likely equally good variants differ by at least this much with such talkers; Holm's is adjusted "
-    "for the number of differences, and it decides: below 0.05 one variant is called better, else the two cannot be "
-    "told apart."
+    "talkers. p: how likely these trained models, were they equally good, would differ by at least this much with "
+    "such talkers; Holm's is adjusted for the number of differences, and it decides: below 0.05 one variant is called "
+    "better, else the two cannot be told apart, which does not say that they are alike. What trainings from other "
+    "seeds would score is in no interval and no p."
 )
+SEEDS_READING = "UA, SD of seeds: standard deviation of the UA of the training seeds, in points."
 COST_READING = (
     "Seconds: wall time, summed over stages, folds and seeds; scores.json has it by stage. Parameters: what is trained "
     "with labels. MiB: the most memory in use; on a processor that of the whole process so far, so that a variant "
@@ -51,11 +54,22 @@ def score_table(study: Study) -> list[list[str]]:
     Where shares of labels differ nothing is held against the first: `serein.evaluate.study_curves` compares those that
     have as many.
     """
+    header = [*SCORE_HEADER, *(SEEDS_HEADER if _several_seeds(study) else ())]
+    scores = [_score_cells(row)[: len(header)] for row in study.rows]
     if study.fewer_labels:
-        return [[*SCORE_HEADER], *(_score_cells(row) for row in study.rows)]
-    first, *others = study.rows
-    rows = [[*_score_cells(first), "", "", ""], *([*_score_cells(row), *_minus_cells(row)] for row in others)]
-    return [[*SCORE_HEADER, *MINUS_HEADER], *rows]
+        return [header, *scores]
+    minus = [["", "", ""], *(_minus_cells(row) for row in study.rows[1:])]
+    return [[*header, *MINUS_HEADER], *([*left, *right] for left, right in zip(scores, minus, strict=True))]
+
+
+def readings(study: Study) -> list[Paragraph]:
+    """How to read what the study's table has beside the scores."""
+    texts = [
+        *((READING,) if not study.fewer_labels else ()),
+        *((SEEDS_READING,) if _several_seeds(study) else ()),
+        COST_READING,
+    ]
+    return [Paragraph(text) for text in texts]
 
 
 def opening(study: Study) -> Paragraph:
@@ -159,8 +173,7 @@ def _blocks(study: Study, curves: Curves | None) -> list[Block]:
         *banners(study),
         *(curve_blocks(curves, curve_picture(curves)) if curves else [picture(study)]),
         table(study),
-        *([] if curves else [Paragraph(READING)]),
-        Paragraph(COST_READING),
+        *readings(study),
         *map(Paragraph, DEFINITIONS),
         Section("Runs"),
         *_identities(study),
@@ -176,7 +189,12 @@ def _score_cells(row: Row) -> list[str]:
         f"{percent(pooled.ua)} [{ends(row.summary.intervals.ua, between=', ')}]",
         percent(pooled.wa),
         percent(pooled.macro_f1),
+        percent(row.summary.seed_sd.ua) if len(row.run.seeds) > 1 else "",
     ]
+
+
+def _several_seeds(study: Study) -> bool:
+    return any(len(row.run.seeds) > 1 for row in study.rows)
 
 
 def _minus_cells(row: Row) -> list[str]:
