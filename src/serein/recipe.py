@@ -125,7 +125,7 @@ class Speed(Settings):
     device: str = Field("auto", pattern=r"^[a-z]+(:\d+)?$", description="auto, cpu, cuda, cuda:1")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of matrix products")
     checkpoint_seconds: float = Field(
-        60.0, ge=0, allow_inf_nan=True, description="time between checkpoints; 0: every step; inf: none"
+        60.0, ge=0, allow_inf_nan=True, description="time between checkpoints; 0: every step; inf: after a stage only"
     )
     frames: Literal["memory", "mapped"] = Field(
         "memory", description="mapped: left on disk, for a store that memory does not hold; without views"

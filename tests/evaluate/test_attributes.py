@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
 from serein.corpus.corpus import Utterance
-from serein.errors import UsageError
-from serein.evaluate import attributes_page
 from serein.evaluate.attributes import (
     KnownFrames,
     NearestFrame,
@@ -241,12 +239,6 @@ def test_a_page_without_clips(tmp_path):
     page = write_page(tmp_path, "toys", known_frames(), 0, lambda frame: b"never")
     assert "<audio" not in page.read_text()
     assert not (tmp_path / "clips").exists()
-
-
-def test_without_matplotlib_the_page_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr(attributes_page, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'serein\[report\]'"):
-        write_page(tmp_path, "toys", known_frames(), 0, lambda frame: b"")
 
 
 def test_neither_counting_nor_drawing_needs_scikit_learn():

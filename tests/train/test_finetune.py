@@ -74,6 +74,23 @@ def test_a_model_trains_in_training_mode_and_is_validated_and_left_in_evaluation
     assert not model.training
 
 
+def test_validation_says_unweighted_and_plain_accuracy(material, tiny_recipe):
+    array, labels, config = material
+    validation = torch.cat([torch.arange(64, 76), torch.arange(80, 90)])  # of the classes 8, 8, 6 and none
+    model = Watched(len(config.labels))
+    model.output.data[2] = 100.0  # whatever it hears, it answers the third class
+    (row,) = [
+        row
+        for row in finetune(
+            model, array, labels, TRAIN, changed(tiny_recipe, ["finetune.epochs=1"]), classes=config.labels,
+            validation=validation,
+        )
+        if "validation_ua" in row
+    ]  # fmt: skip
+    assert labels[validation].bincount().tolist() == [8, 8, 6]
+    assert (row["validation_ua"], row["validation_wa"]) == (pytest.approx(1 / 3), pytest.approx(6 / 22))
+
+
 def test_masked_copies_are_hidden_in_part_and_what_they_copy_is_not(material, tiny_recipe):
     model = watched(material, tiny_recipe, "finetune.epochs=1")
     assert (len(model.masked), sum(model.masked)) == (4 * 8, 4 * 8 - len(TRAIN))

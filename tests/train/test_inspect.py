@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from serein.cli_look import look as commands
-from serein.errors import ModelError, StoreError
+from serein.errors import ModelError, StoreError, UsageError
 from serein.evaluate.attributes import NearestFrame
 from serein.frames.audio import load_audio
 from serein.frames.store import FrameStore
@@ -108,6 +108,20 @@ def test_missing_and_damaged_attributes_are_told_apart(copied):
     path.unlink()
     with pytest.raises(ModelError, match=r"has no attributes\.safetensors; run `serein adapt` again"):
         load_attributes(copied)
+
+
+def test_attributes_without_their_weights_are_told(copied):
+    (copied / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"has no model\.safetensors; run `serein adapt` again"):
+        load_attributes(copied)
+
+
+def test_without_matplotlib_nothing_is_begun(adapter, tone_store, tmp_path, monkeypatch):
+    monkeypatch.setattr("serein.train.inspect.find_spec", lambda name: None)
+    begun = []
+    with pytest.raises(UsageError, match=r"pip install 'serein\[report\]'"):
+        look(tone_store, adapter, tmp_path, report=lambda *step: begun.append(step))
+    assert not begun
 
 
 def test_saving_the_same_attributes_gives_the_same_bytes(copied, tiny_recipe):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Protocol
@@ -246,6 +247,57 @@ def test_first_training_and_refit_are_laid_out_for_the_least_number_of_steps(tas
     per_epoch = len([row for row in refit if row["epoch"] == 0])
     rate = refit[-1]["learning_rate"] / refit[0]["learning_rate"]  # a cosine from 1 to 0 over all epochs
     assert rate == pytest.approx((1 + math.cos(math.pi * (len(refit) - 1) / (epochs * per_epoch))) / 2, rel=1e-6)
+
+
+def test_the_probe_takes_the_strength_with_the_best_ua_of_the_validation_talkers(task, monkeypatch):
+    labels, known = task.labels.clone(), (task.labels >= 0).nonzero().squeeze(1)
+    labels[known] = labels[known[torch.randperm(len(known), generator=torch.Generator().manual_seed(2))]]
+    fold = replace(task.fold, validation=task.fold.validation[3:])  # where labels are not equally many
+    task = replace(task, labels=labels, fold=fold)
+    fitted = []
+
+    def watch(features, truth, classes, *strengths):
+        fitted.append(strengths)
+        return original(features, truth, classes, *strengths)
+
+    original = systems.fit_linear_probes
+    monkeypatch.setattr(systems, "fit_linear_probes", watch)
+    outcome = systems.linear_probe(task)
+    train, validation, _ = task.parts()
+    train = task.with_views(train)
+    features = task.array.pooled(torch.arange(len(task.array.ids))).flatten(1)
+    uas = []
+    for probe in original(features[train], task.labels[train], 4, *systems.PROBE_C):
+        answers = probe(features[validation]).argmax(1)
+        uas.append(balanced_accuracy_score(task.labels[validation], answers))
+        assert uas[-1] != accuracy_score(task.labels[validation], answers)
+    assert min(uas) < max(uas)
+    best = systems.PROBE_C[uas.index(max(uas))]  # of equals the first, which is the simplest
+    assert outcome.choice == {"C": best, "validation_ua": pytest.approx(max(uas))}
+    assert fitted == [systems.PROBE_C, (best,)]
+
+
+@pytest.mark.parametrize("system", ["linear", "lpmn-selected"])
+def test_with_test_views_a_test_utterance_has_the_mean_over_its_speeds(task, system):
+    task = at_all_speeds(task)
+    outcome = SYSTEMS[system](task, quiet)
+    (test,) = [task.parts().test]
+    said = []
+    for indices in (test, task.with_views(test)[len(test) :]):
+        if system == "linear":
+            logits = outcome.model(task.array.pooled(indices).flatten(1))
+        else:
+            logits = in_batches(outcome.model, task.array, indices, task.recipe.speed)
+        said.append(logits.softmax(1))
+    assert not torch.allclose(*said, atol=1e-3)
+    assert torch.allclose(outcome.probabilities, (said[0] + said[1]) / 2, atol=1e-5)
+
+
+@pytest.mark.parametrize("system", ["superb", "adapter"])
+def test_the_embeddings_are_what_the_output_layer_sees_of_the_test_utterances(task, system):
+    outcome = SYSTEMS[system](task, quiet)
+    expected = in_batches(outcome.model.embed, task.array, task.parts().test, task.recipe.speed)
+    assert torch.allclose(outcome.embeddings["system"], expected, atol=1e-5)
 
 
 def at_all_speeds(task: Task) -> Task:

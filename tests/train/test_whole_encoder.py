@@ -124,6 +124,13 @@ def test_full_fine_tuning_moves_every_part_of_the_encoder(kind, checkpoint, hums
     assert model.training
 
 
+def test_the_head_and_the_encoder_have_their_own_rates(checkpoint):
+    model = train_all(load_whole(checkpoint("whisper"), CLASSES))
+    rates = {id(p): group["lr"] for group in make_optimizer(model, 1e-5, 1e-3).param_groups for p in group["params"]}
+    said = {name: rates[id(p)] for name, p in model.named_parameters() if p.requires_grad}
+    assert said == {name: 1e-3 if name.startswith("output.") else 1e-5 for name in said}
+
+
 @needs_peft
 @pytest.mark.parametrize("kind", LORA)
 def test_lora_moves_its_own_weights_and_the_head_alone(kind, checkpoint, hums):

@@ -1,11 +1,9 @@
 """The page about local attributes: HTML, the same in Markdown, every number as JSON, and clips to listen to."""
 
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from serein.errors import UsageError
 from serein.evaluate import document
 from serein.evaluate.attributes import Information, KnownFrames, NearestFrame, information, most_used, nearest, usage
 from serein.evaluate.document import Block, Cards, Clips, Details, Paragraph, Picture, Section, Table, Title
@@ -32,12 +30,7 @@ def write_page(folder: Path, corpus: str, frames: KnownFrames, listen: int, cut:
 
     Returns:
         the HTML page.
-
-    Raises:
-        UsageError: matplotlib is not installed.
     """
-    if not find_spec("matplotlib"):
-        raise UsageError("this page needs matplotlib: pip install 'serein[report]'")
     shared = information(frames)
     close = {attribute: nearest(frames, attribute, FRAMES_EACH) for attribute in most_used(frames.counts, listen)}
     pictures = _pictures(frames, shared)

@@ -85,9 +85,9 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-def in_points(difference: Difference) -> str:
-    """The difference in UA with its 95 % interval, in points of a percent."""
-    return f"{100 * difference.scores.ua:+.1f} [{ends(difference.intervals.ua, '+.1f', ', ')}]"
+def in_points(difference: float, interval: Interval) -> str:
+    """A difference of scores with its 95 % interval, in points of a percent."""
+    return f"{100 * difference:+.1f} [{ends(interval, '+.1f', ', ')}]"
 
 
 def ends(interval: Interval, form: str = ".1f", between: str = " to ") -> str:
@@ -116,4 +116,5 @@ def _row(comparison: Comparison) -> list[str]:
     words = [comparison.system, comparison.against, comparison.verdict]
     if found is None:
         return [*words, "", "", "", ""]
-    return [*words, in_points(found), *map(in_thousandths, (found.p, comparison.holm_p, found.mcnemar_p))]
+    difference = in_points(found.scores.ua, found.intervals.ua)
+    return [*words, difference, *map(in_thousandths, (found.p, comparison.holm_p, found.mcnemar_p))]

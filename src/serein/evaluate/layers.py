@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from serein.evaluate import document
-from serein.evaluate.comparison import THRESHOLD, ends, in_thousandths
+from serein.evaluate.comparison import THRESHOLD, ends, in_points, in_thousandths
 from serein.evaluate.document import Block, Details, Paragraph, Picture, Table, Title
 from serein.evaluate.metrics import Scores
 from serein.evaluate.runs import Prediction
@@ -109,7 +109,7 @@ def rows_of(layers: Sequence[ProbedLayer]) -> list[list[str]]:
             f"{100 * probed.scores.ua:.1f} [{ends(probed.interval, between=', ')}]",
             f"{100 * probed.scores.wa:.1f}",
             f"{100 * probed.scores.macro_f1:.1f}",
-            "" if probed is best else f"{100 * probed.minus_best:+.1f} [{ends(probed.difference, '+.1f', ', ')}]",
+            "" if probed is best else in_points(probed.minus_best, probed.difference),
             "" if probed is best else in_thousandths(probed.p),
             f"{len(probed.folds)} of {folds}" if probed.folds else "",
         ]

@@ -10,6 +10,7 @@ from serein.errors import UsageError
 from serein.evaluate import document, provenance, sections
 from serein.evaluate.document import Picture
 from serein.evaluate.embeddings import load_embeddings
+from serein.evaluate.remarks import remarks
 from serein.evaluate.runs import FoldRun, Run, load_run
 from serein.evaluate.silhouettes import Embedded, Silhouette, silhouettes
 from serein.evaluate.summary import Summary, compare, summarise
@@ -84,12 +85,12 @@ def _pictures(run: Run, summary: Summary, found: Mapping[str, Silhouette]) -> tu
     first = run.fold_runs[0]
     shown = _embedded(run, first)
     spaces = {space: points for space, points in shown.spaces.items() if space in found}
-    remarks = [f"silhouette {sections.with_interval(found[space].score)}" for space in spaces]
+    notes = [f"silhouette {sections.with_interval(found[space].score)}" for space in spaces]
     text = (
         f"t-SNE of the test utterances of one fold ({first.fold}, seed {first.seed}), coloured by true label, all "
         "panels at one scale. The silhouettes are not this fold's but those of the table, over all folds and seeds."
     )
-    maps = Picture("embeddings", plots.embedding_maps(spaces, shown.truth, labels, remarks), text)
+    maps = Picture("embeddings", plots.embedding_maps(spaces, shown.truth, labels, notes), text)
 
     curves = []
     for stage, name, draw, what in (
@@ -142,4 +143,4 @@ def _identity(run: Run) -> dict[str, Any]:
     protocol = {key: getattr(run.protocol, key) for key in ("name", "hash", "oracle", "shares_talkers")}
     heard = ("adapter_training", "talker_statistics", "synthetic", "leaks", "without_frames", "encoder")
     keys = ("name", "system", "corpus", "seeds", *heard)
-    return {key: getattr(run, key) for key in keys} | {"protocol": protocol}
+    return {key: getattr(run, key) for key in keys} | {"protocol": protocol, "remarks": remarks(run)}

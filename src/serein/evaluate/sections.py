@@ -103,7 +103,7 @@ def banners(run: Run) -> list[Block]:
 
 
 def scores(run: Run, summary: Summary) -> list[Block]:
-    """Headline cards, the table of scores, and what the words mean."""
+    """Headline cards, the table of scores, what to know beside them, and what the words mean."""
     cards = [
         (name, f"{percent(score)} %", f"95 % interval {ends(interval, between=UNDEFINED)}")
         for name, score, interval in (
@@ -128,6 +128,7 @@ def scores(run: Run, summary: Summary) -> list[Block]:
         Cards([*cards, size]),
         Section("Scores"),
         Table(["", "UA %", "WA %", "Macro F1 %"], rows),
+        *([Paragraph(f"Remarks: {', '.join(found)}.")] if (found := remarks(run)) else []),
         Paragraph(
             "Scores are computed for each seed and averaged. Intervals come from leaving out each talker in turn (a "
             "jackknife): they say how far the score may move with other talkers of the same kind. sd: standard "
@@ -214,7 +215,9 @@ def training(pictures: Sequence[Picture]) -> list[Block]:
 def _score_row(name: str, run: Run, first: Run) -> list[str]:
     summary = summarise(run)
     difference = None if run is first else compare(run, first)
-    minus = in_points(difference) if difference else "" if run is first else "not comparable"
+    minus = "" if run is first else "not comparable"
+    if difference:
+        minus = in_points(difference.scores.ua, difference.intervals.ua)
     pooled, interval = summary.pooled, summary.intervals.ua
     return [
         name,

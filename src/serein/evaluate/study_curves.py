@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from serein.evaluate.comparison import ends, in_thousandths
+from serein.evaluate.comparison import ends, in_points, in_thousandths
 from serein.evaluate.document import Block, Paragraph, Picture, Table
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import percent
@@ -165,8 +165,7 @@ def _cells(point: Point, curves: Curves) -> list[str]:
     summary, found = point.row.summary, point.minus_reference
     minus = ["not comparable" if point.reference else "", "", ""]
     if found:
-        interval = ends(found.interval, "+.1f", ", ")
-        minus = [f"{100 * found.ua:+.1f} [{interval}]", in_thousandths(found.p), in_thousandths(found.holm_p)]
+        minus = [in_points(found.ua, found.interval), in_thousandths(found.p), in_thousandths(found.holm_p)]
     return [
         share_in_percent(point.share),
         point.series,

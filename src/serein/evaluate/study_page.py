@@ -8,7 +8,7 @@ from typing import Any
 
 from serein.errors import UsageError
 from serein.evaluate import document
-from serein.evaluate.comparison import ends, in_thousandths
+from serein.evaluate.comparison import ends, in_points, in_thousandths
 from serein.evaluate.document import Banner, Block, Code, Details, Paragraph, Picture, Section, Table, Title
 from serein.evaluate.remarks import remarks
 from serein.evaluate.runs import Run
@@ -201,8 +201,7 @@ def _minus_cells(row: Row) -> list[str]:
     found = row.minus_first
     if not found:
         return ["not comparable", "", ""]
-    interval = ends(found.interval, "+.1f", ", ")
-    return [f"{100 * found.ua:+.1f} [{interval}]", in_thousandths(found.p), in_thousandths(found.holm_p)]
+    return [in_points(found.ua, found.interval), in_thousandths(found.p), in_thousandths(found.holm_p)]
 
 
 def _cost_cells(run: Run) -> list[str]:

@@ -84,6 +84,11 @@ def adapt(
         seed: of the initial weights, masks, order and attributes.
         checkpoint: where to save and continue; None does not save.
         report: told after each step.
+
+    Raises:
+        Diverged: a loss or a weight is no longer finite.
+        StoreError: the checkpoint is damaged or of another training.
+        UsageError: there is no such device.
     """
     settings, checkpoint = recipe.adapt, checkpoint or Checkpoint()
     device = pick_device(recipe.speed.device)

@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from serein.corpus.corpus import Corpus
 from serein.evaluate.calibration import BINS, Calibration
 from serein.evaluate.comparison import ends
+from serein.evaluate.remarks import remarks
 from serein.evaluate.runs import Run
 from serein.evaluate.summary import summarise
 from serein.model import EncoderDescription, ModelConfig
@@ -198,16 +199,14 @@ def _scores(made: Made) -> list[str]:
         ["WA, plain accuracy", _percent(pooled.wa), ends(intervals.wa)],
         ["Macro F1", _percent(pooled.macro_f1), ends(intervals.macro_f1)],
     ]
-    remarks = ["The voices are a machine's."] if run.synthetic else []
-    if run.adapter_training == "transductive":
-        remarks.append("The adapter heard the test talkers too, without their labels: the scores are transductive.")
-    remarks += [f"Shared between the parts of a fold: {leak}." for leak in run.leaks]
+    beside = [f"Remarks: {', '.join(found)}."] if (found := remarks(run)) else []
+    beside += [f"Shared between the parts of a fold: {leak}." for leak in run.leaks]
     return [
         "Cross-validation of this recipe on this corpus: other networks than the one here, each tested on what it has "
         f"not learned from. Protocol {run.protocol.name}, hash `{run.protocol.hash}`: {run.protocol.description} "
         f"{len(run.protocol.folds)} folds, {_number(len(run.seeds), 'seed')}.",
         _table([["Score", "Value", "95 % interval over talkers, %"], *rows]),
-        *remarks, validation,
+        *beside, validation,
     ]  # fmt: skip
 
 

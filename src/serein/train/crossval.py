@@ -77,6 +77,7 @@ def cross_validate(
             not go together.
         UsageError: see :func:`check_settings` and :func:`serein.train.material.gather`; or no seed, one twice, a
             negative one, or one of 1000 and more.
+        Diverged: a loss or a weight is no longer finite, at every learning rate that was tried.
     """
     folder = Path(folder)
     check_settings(system, recipe, views, unlabelled, beside)
@@ -221,11 +222,15 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
     said = folder / "run.json"
     wanted = {**facts, "recipe": recipe.model_dump(exclude={"speed"}), "protocol": protocol.hash}
     if said.exists():
-        present = {
-            **json.loads(said.read_text(encoding="utf-8")),
-            "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
-            "protocol": Protocol.load(folder / "protocol.json").hash,
-        }
+        try:
+            present = {
+                **json.loads(said.read_text(encoding="utf-8")),
+                "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
+                "protocol": Protocol.load(folder / "protocol.json").hash,
+            }
+            before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["torch"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise StoreError(f"{folder}: the run there is damaged ({error}); give another folder with -o") from error
         if not {"frames", "talkers"} <= present.keys():
             raise StoreError(
                 f"{folder}: holds a run of an earlier serein, which did not say which frames it heard and whose, so "
@@ -236,7 +241,6 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
             raise StoreError(
                 f"{folder}: holds a run with another {' and '.join(differing)}; give another folder with -o"
             )
-        before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["torch"]
         now = environment()["torch"]
         if before != now and not (folder / "predictions.csv").exists():
             raise StoreError(

@@ -107,6 +107,8 @@ def finetune(
 
     Raises:
         Diverged: a loss, or a weight after the last step, is infinite or not a number.
+        StoreError: the checkpoint is damaged or of another training.
+        UsageError: there is no such device.
     """
     settings, checkpoint = recipe.finetune, checkpoint or Checkpoint()
     device = pick_device(recipe.speed.device)
@@ -126,6 +128,7 @@ def finetune(
     planned = steps_per_epoch * (settings.epochs if stop_after is None else stop_after)
     done, history = checkpoint.restore(model, optimizer)
 
+    array = array.near(device)
     batches: list[Tensor] = []
     for step in range(done, planned):
         epoch, place = divmod(step, steps_per_epoch)

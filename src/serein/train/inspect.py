@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from serein.corpus.corpus import Utterance
-from serein.errors import ModelError, StoreError
+from serein.errors import ModelError, StoreError, UsageError
 from serein.evaluate.attributes import KnownFrames, NearestFrame
 from serein.evaluate.attributes_page import write_page
 from serein.files import write_atomically
@@ -79,12 +80,13 @@ def load_attributes(folder: Path) -> SavedAttributes:
         with safe_open(path, framework="pt") as file:
             said = json.loads(file.metadata()["serein"])
             saved = SavedAttributes(file.get_tensor("prototypes"), said["target_norm"])
-            branch, adapter = said["branch"], said["adapter"]
+            branch, adapter, beside = said["branch"], said["adapter"], _digest(folder)
     except FileNotFoundError as error:
-        raise ModelError(f"{folder}: has no {ATTRIBUTES_FILE}; run `serein adapt` again, it writes one") from error
+        missing = ATTRIBUTES_FILE if not path.exists() else WEIGHTS_FILE
+        raise ModelError(f"{folder}: has no {missing}; run `serein adapt` again, it writes one") from error
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{path}: is damaged ({error}); run `serein adapt` again") from error
-    if adapter != _digest(folder):
+    if adapter != beside:
         raise ModelError(f"{path}: belongs to other weights than {WEIGHTS_FILE} beside it; run `serein adapt` again")
     if branch != "teacher":
         raise ModelError(
@@ -150,7 +152,10 @@ def look(store: FrameStore, folder: Path, output: Path, *, listen: int = 20, rep
         ModelError: the adapter has no attributes, or does not fit the frames.
         StoreError: the frames are of another speed than the recordings.
         AudioError: a recording is no longer where it was, or damaged.
+        UsageError: matplotlib is not installed.
     """
+    if not find_spec("matplotlib"):
+        raise UsageError("the page needs matplotlib: pip install 'serein[report]'")
     if "speed" in store.settings:
         raise StoreError(
             f"{store.folder}: holds frames at speed {store.settings['speed']:g}, and clips and loudness come from the "

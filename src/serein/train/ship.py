@@ -11,7 +11,7 @@ from torch import nn
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
-from serein.errors import CorpusError, ModelError, UsageError
+from serein.errors import CorpusError, ModelError, StoreError, UsageError
 from serein.evaluate.calibration import COLDEST, HOTTEST, Calibration, calibrate
 from serein.evaluate.runs import Run, load_run
 from serein.files import write_atomically
@@ -51,7 +51,17 @@ def adapt_store(store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: 
 
     Returns:
         what happened if its teacher collapsed, in words that its card has too, or "".
+
+    Raises:
+        StoreError: the frames are of another speed than the recordings.
+        UsageError: the recipe has talker statistics.
+        Diverged: a loss or a weight is no longer finite.
     """
+    if "speed" in store.settings:
+        raise StoreError(
+            f"{store.folder}: holds frames at speed {store.settings['speed']:g}, and a model hears recordings as they "
+            "are; give the store extracted without --speed"
+        )
     _refuse_talker_statistics(recipe)
     recipe = recipe.model_copy(update={"adapt": recipe.adapt.model_copy(update={"data": "inductive"})})
     folder = Path(folder)
