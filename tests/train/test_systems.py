@@ -17,6 +17,7 @@ from serein.frames.batches import FrameArray, frame_budget, plan_batches
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
+from serein.nn.transformer import standardise_with
 from serein.progress import quiet
 from serein.recipe import Recipe
 from serein.train import systems
@@ -508,6 +509,44 @@ def test_a_fresh_adapter_standardises_with_the_training_talkers_alone(task):
     assert model.adapter.front_end.mean.equal(task.array.moments(task.with_views(task.parts().train))[0])
 
 
+@pytest.mark.parametrize("data", ["inductive", "elsewhere"])
+def test_each_corpus_is_standardised_by_itself_and_labels_are_learned_as_without_the_others(task, monkeypatch, data):
+    heard = []
+
+    def spy(array, indices, *arguments, **how):
+        heard.append((array, indices))
+        return adapt(array, indices, *arguments, **how)
+
+    adapt = systems.adapt
+    monkeypatch.setattr(systems, "adapt", spy)
+    (others,) = task.elsewhere
+    loud = task.array.flat.clone()  # as from another room
+    (start,) = task.array.lengths[: others[0]].sum().view(1).tolist()
+    loud[start:] = 3 * loud[start:] + 2
+    task = with_data(replace(task, array=replace(task.array, flat=loud)), data)
+    outcome = SYSTEMS["adapter"](task, quiet)
+    ((array, indices),) = heard
+    train = task.with_views(task.parts().train)
+    assert set(indices.tolist()) == {*others.tolist(), *(train.tolist() if data == "inductive" else ())}
+    for members in (others, train):
+        mean, deviation = array.moments(members)
+        assert torch.allclose(mean, torch.zeros(1, 80), atol=2e-3)
+        assert torch.allclose(deviation, torch.ones(1, 80), atol=2e-3)
+    for moment, expected in zip(
+        (outcome.model.adapter.front_end.mean, outcome.model.adapter.front_end.deviation),
+        task.array.moments(train),
+        strict=True,
+    ):
+        assert moment.equal(expected)
+
+
+def test_an_adapter_that_is_given_standardises_as_a_fresh_one(task):
+    given = fresh_adapter(task.config, (torch.full((1, 80), 9.0), torch.full((1, 80), 7.0)), 0)
+    model = SYSTEMS["adapter"](replace(task, pretrained=given), quiet).model
+    assert model.adapter.front_end.mean.equal(task.array.moments(task.with_views(task.parts().train))[0])
+    assert given.front_end.mean.equal(torch.full((1, 80), 9.0))
+
+
 @pytest.mark.parametrize("changes", [["model.pooled_norm=batch"], ["model.layer_mix=joined"]])
 def test_new_networks_train_continue_to_the_same_bits_and_can_be_read(store, few, one_fold, brief, tmp_path, changes):
     more = [*changes, "adapt.data=none", "speed.checkpoint_seconds=0"]
@@ -590,7 +629,9 @@ def test_the_spaces_of_the_adapter_before_labels_are_its_mean_frames_fresh_and_t
     outcome = systems.adapter(trained, quiet)
     assert list(outcome.embeddings) == ["encoder", "system", "fresh adapter", "adapter without labels"]
     frames, _, padding_mask = task.array.batch(task.parts().test[:1])
-    untrained = fresh_adapter(task.config, task.array.moments(task.with_views(task.parts().train)), task.seed)
+    moments = task.array.moments(task.with_views(task.parts().train))
+    untrained = fresh_adapter(task.config, moments, task.seed)
+    standardise_with(handed[0].adapter.front_end, moments)
     for space, network in (("fresh adapter", untrained), ("adapter without labels", handed[0].adapter)):
         with torch.no_grad():
             expected = network.eval()(frames, padding_mask).mean(1)

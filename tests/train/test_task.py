@@ -31,7 +31,7 @@ def task_of(*changes: str, views: int = 1, others: int = 0, seed: int = 0, fold:
         architecture="classifier", model=recipe.model, encoder=encoder, max_frames=9, labels=("angry", "sad")
     )
     labels = torch.tensor(LABELS * views + [-1] * others)
-    elsewhere = torch.arange(30 * views, len(ids))
+    elsewhere = (torch.arange(30 * views, len(ids)),) if others else ()
     facts = {"folder": Path("nowhere"), "views": views, "elsewhere": elsewhere} | more
     return Task(array, labels, torch.arange(len(ids)), fold, config, recipe, seed, **facts)
 

@@ -1,6 +1,6 @@
 """Frames in memory, and batches of utterances of similar length."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -105,11 +105,17 @@ class FrameArray:
         Args:
             talkers: a number for each utterance's talker.
         """
-        flat = torch.empty_like(self.flat)
+        groups = [torch.nonzero(talkers == talker).flatten() for talker in talkers.unique()]
+        return self.standardised((group, self.moments(group)) for group in groups)
+
+    def standardised(
+        self,
+        groups: Iterable[tuple[Int[Tensor, " _"], tuple[Float[Tensor, "layers width"], Float[Tensor, "layers width"]]]],
+    ) -> "FrameArray":
+        """Each group of utterances standardised with a mean and a deviation of its own; others are left as they are."""
+        flat = self.flat.clone()
         starts = self.lengths.cumsum(0) - self.lengths
-        for talker in talkers.unique():
-            indices = torch.nonzero(talkers == talker).flatten()
-            mean, deviation = self.moments(indices)
+        for indices, (mean, deviation) in groups:
             for start, length in zip(starts[indices].tolist(), self.lengths[indices].tolist(), strict=True):
                 frames = self.flat[start : start + length].float()
                 flat[start : start + length] = ((frames - mean) / deviation).half()

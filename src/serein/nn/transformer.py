@@ -129,6 +129,14 @@ class FrameFrontEnd(nn.Module):
         return torch.einsum("btlw,l->btw", frames, self.mix.softmax(0))
 
 
+def standardise_with(
+    front_end: nn.Module, moments: tuple[Float[Tensor, "layers width"], Float[Tensor, "layers width"]]
+) -> None:
+    """Give a front end the mean and the deviation that it is to standardise frames with."""
+    for name, moment in zip(("mean", "deviation"), moments, strict=True):
+        front_end.get_buffer(name).copy_(moment)
+
+
 class WAPTransformer(nn.Module):
     """Frames of a frozen encoder in, enriched frames Z out: "weighted average pooling" over transformer blocks.
 

@@ -15,7 +15,7 @@ from serein.nn.attributes import LocalAttributes
 from serein.nn.distillation import SelfDistillation
 from serein.nn.losses import adapter_loss
 from serein.nn.masking import sample_frame_mask
-from serein.nn.transformer import WAPTransformer
+from serein.nn.transformer import WAPTransformer, standardise_with
 from serein.progress import Report, quiet
 from serein.recipe import Adapt, Recipe
 from serein.train.checkpoint import Checkpoint, Row
@@ -54,9 +54,7 @@ def fresh_adapter(
     """An untrained adapter that standardises with these moments (:meth:`serein.frames.batches.FrameArray.moments`)."""
     seed_globally(seed, Stage.INITIAL)
     adapter = build_adapter(config)
-    mean, deviation = moments
-    adapter.front_end.mean.copy_(mean)
-    adapter.front_end.deviation.copy_(deviation)
+    standardise_with(adapter.front_end, moments)
     return adapter
 
 

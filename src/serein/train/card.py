@@ -199,7 +199,7 @@ def _scores(made: Made) -> list[str]:
         ["WA, plain accuracy", _percent(pooled.wa), ends(intervals.wa)],
         ["Macro F1", _percent(pooled.macro_f1), ends(intervals.macro_f1)],
     ]
-    beside = [f"Remarks: {', '.join(found)}."] if (found := remarks(run)) else []
+    beside = [f"Remarks: {', '.join(said)}."] if (said := remarks(run)) else []
     beside += [f"Shared between the parts of a fold: {leak}." for leak in run.leaks]
     return [
         "Cross-validation of this recipe on this corpus: other networks than the one here, each tested on what it has "

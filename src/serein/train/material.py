@@ -22,14 +22,14 @@ class Material:
         array: the corpus, its further views in the same order, then the other corpora.
         talkers: a number for each utterance's talker; a talker played at another speed is another one.
         views: how many times each utterance of the corpus stands in the array.
-        elsewhere: where the other corpora's utterances stand.
+        elsewhere: of each other corpus, where its utterances stand.
         said: what a run's folder says about it.
     """
 
     array: FrameArray
     talkers: Int[Tensor, " utterances"]
     views: int
-    elsewhere: Int[Tensor, " others"]
+    elsewhere: tuple[Int[Tensor, " others"], ...]
     said: dict[str, list[str]]
 
 
@@ -88,10 +88,11 @@ def gather(
         arrays[place] = replace(arrays[place], ids=seen)
     talker_of = {utterance.id: utterance.talker for utterance in corpus}
     speakers = [(number, talker_of[name]) for number in range(len(arrays)) for name in ids]
-    own = len(speakers)
+    elsewhere = []
     for number, other in enumerate(unlabelled):
         array = other.load()
         whose = {utterance.id: utterance.talker for utterance in other.corpus()}
+        elsewhere.append(torch.arange(len(speakers), len(speakers) + len(array.ids)))
         speakers += [(-1 - number, whose[name]) for name in array.ids]
         arrays.append(replace(array, ids=tuple(f"{other.folder.name}/{number}/{name}" for name in array.ids)))
     order = {speaker: place for place, speaker in enumerate(dict.fromkeys(speakers))}
@@ -110,7 +111,7 @@ def gather(
             f"speed {mel.settings.get('speed', 1):g}, corpus {mel.settings['corpus']['hash']}"
             for mel in beside
         ]
-    return Material(array, talkers, 1 + len(views), torch.arange(own, len(array.ids)), said)
+    return Material(array, talkers, 1 + len(views), tuple(elsewhere), said)
 
 
 def check_frames(store: FrameStore, required: Collection[str]) -> None:

@@ -15,7 +15,7 @@ from serein.errors import Diverged
 from serein.model import ModelConfig, build_classifier
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.committee import Committee
-from serein.nn.transformer import WAPTransformer
+from serein.nn.transformer import WAPTransformer, standardise_with
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, fresh_adapter
@@ -52,7 +52,7 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
     _, validation, test = task.parts()
     train, known = task.with_views(task.labelled()), task.with_views(task.known())
     seconds: dict[str, float] = {}
-    statistics = array.pooled(torch.arange(len(array.ids) - len(task.elsewhere))).flatten(1)
+    statistics = array.pooled(task.own).flatten(1)
     with timed(seconds, "finetune"):
         scores = {}
         probes = fit_linear_probes(statistics[train], labels[train], len(classes), *PROBE_C)
@@ -93,13 +93,12 @@ def adapter(task: Task, report: Report = quiet) -> Outcome:
 
 def baseline(head: Head, task: Task, report: Report = quiet) -> Outcome:
     """A head on the frozen frames, trained with labels by the same loop as the adapter, at a rate that it chooses."""
-    mean, deviation = task.array.moments(task.with_views(task.parts().train))
+    moments = _moments(task)
 
     def build(seed: int) -> nn.Module:
         seed_globally(seed, Stage.FINETUNE)
         module = head.build(task)
-        module.front_end.mean.copy_(mean)
-        module.front_end.deviation.copy_(deviation)
+        standardise_with(module.front_end, moments)
         return cast(nn.Module, module)
 
     rates = task.recipe.finetune.baseline_learning_rates
@@ -209,8 +208,20 @@ def _choose_and_refit(
 
 
 def _fresh(task: Task) -> Callable[[int], WAPTransformer]:
-    moments = task.array.moments(task.with_views(task.parts().train))
+    moments = _moments(task)
     return lambda seed: fresh_adapter(task.config, moments, seed)
+
+
+def _moments(task: Task) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the frames that labels are learned from."""
+    return task.array.moments(task.with_views(task.parts().train))
+
+
+def _brought_home(adapter: WAPTransformer, task: Task) -> WAPTransformer:
+    """An adapter trained on other frames, which it standardised with theirs, for the frames of this task."""
+    adapter = copy.deepcopy(adapter)
+    standardise_with(adapter.front_end, _moments(task))
+    return adapter
 
 
 def _spaces_before_labels(task: Task, start: Start) -> dict[str, Tensor]:
@@ -240,7 +251,8 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     train, validation, test = task.parts()
     data = task.recipe.adapt.data
     if (pretrained := task.pretrained) is not None:
-        return Start(lambda _: pretrained, [], "")
+        home = _brought_home(pretrained, task)
+        return Start(lambda _: home, [], "")
     if data == "none":
         return Start(_fresh(task), [], "")
     own = {
@@ -248,11 +260,17 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
         "transductive": torch.cat([train, validation, test]).unique(),
         "elsewhere": train[:0],
     }[data]
-    heard = torch.cat([task.with_views(own), task.elsewhere])
+    heard = torch.cat([task.with_views(own), *task.elsewhere])
+    array = task.array
+    if task.elsewhere:  # else what tells one corpus from another, microphone and room, would be learned first
+        array = array.standardised(
+            [(task.own, _moments(task)), *((others, array.moments(others)) for others in task.elsewhere)]
+        )
     checkpoint = task.adapter_checkpoint(heard)
-    adapted = adapt(task.array, heard, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
+    adapted = adapt(array, heard, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
     seconds["adapt"] = checkpoint.spent()
-    return Start(lambda _: adapted.adapter, adapted.history, adapted.collapse)
+    home = _brought_home(adapted.adapter, task) if task.elsewhere else adapted.adapter
+    return Start(lambda _: home, adapted.history, adapted.collapse)
 
 
 SYSTEMS: dict[str, Callable[[Task, Report], Outcome]] = {

@@ -53,7 +53,7 @@ class Task:
         frames: digests of the stores that the array was loaded from; a checkpoint of other frames is not continued.
         views: how many times each utterance of the corpus stands in the array, at different speeds; the further views
             are for training, and with ``model.test_views`` for judging too.
-        elsewhere: utterances of the array that belong to other corpora.
+        elsewhere: of each other corpus, its utterances in the array.
         pretrained: an adapter that was trained elsewhere, instead of adapter training here.
         shared: where trainings are kept for other tasks that need the same: adapters without labels, and heads that
             several systems are made of.
@@ -69,7 +69,7 @@ class Task:
     folder: Path
     frames: Sequence[str] = ()
     views: int = 1
-    elsewhere: Int[Tensor, " others"] = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
+    elsewhere: Sequence[Int[Tensor, " others"]] = ()
     pretrained: WAPTransformer | None = None
     shared: Path | None = None
 
@@ -78,13 +78,18 @@ class Task:
         """Whether choices are made on the test utterances."""
         return set(self.fold.validation) == set(self.fold.test)
 
+    @property
+    def own(self) -> Int[Tensor, " own"]:
+        """The corpus's utterances, at all speeds."""
+        return torch.arange(len(self.array.ids) - sum(map(len, self.elsewhere)))
+
     def parts(self) -> Parts:
         """Training, validation and test utterances."""
         return Parts(*(self.array.indices(ids) for ids in (self.fold.train, self.fold.validation, self.fold.test)))
 
     def with_views(self, indices: Int[Tensor, " chosen"]) -> Int[Tensor, " viewed"]:
         """These utterances of the corpus, and after them their further views."""
-        corpus = (len(self.array.ids) - len(self.elsewhere)) // self.views
+        corpus = len(self.own) // self.views
         return torch.cat([indices + view * corpus for view in range(self.views)])
 
     def judged(self, indices: Int[Tensor, " chosen"]) -> Int[Tensor, " judged"]:
@@ -148,6 +153,7 @@ class Task:
         ids = [self.array.ids[index] for index in heard.tolist()]
         shape_and_data = (
             shape, recipe.adapt, config.encoder, config.max_frames, self.frames, ids, self.talkers.tolist(),
+            *([len(others)] for others in self.elsewhere),
         )  # fmt: skip
         purpose = digest(Recipe(), self.seed, *shape_and_data, arithmetic(recipe.speed))
         return Checkpoint(self.shared / f"{purpose[:16]}{CHECKPOINT_SUFFIX}", recipe.speed.checkpoint_seconds, purpose)
@@ -165,7 +171,8 @@ class Task:
 
     def _purpose(self) -> str:
         start = hashlib.sha256(save(self.pretrained.state_dict())).hexdigest() if self.pretrained else save({})
-        whose = (self.array.ids, self.labels.tolist(), self.talkers.tolist())
+        parted = [len(others) for others in self.elsewhere]
+        whose = (self.array.ids, self.labels.tolist(), self.talkers.tolist(), *([parted] if parted else []))
         facts = (self.config, self.fold, self.frames, *whose, start)
         return digest(self.recipe, self.seed, *facts, arithmetic(self.recipe.speed))
 
