@@ -190,6 +190,16 @@ def test_fields_beside_the_file_are_left_out(client, sound):
     assert client.post("/v1/predict", data=sent, files={"file": ("a.wav", sound())}).json() == plain.json()
 
 
+def test_a_body_may_have_sixteen_parts(client, sound):
+    headers = {"content-type": "multipart/form-data; boundary=xx"}
+    for fields, status in ((15, 200), (16, 400)):
+        body = part("x", None, b"x") * fields + part(body=sound()) + END
+        reply = client.post("/v1/predict", content=body, headers=headers)
+        assert reply.status_code == status
+    assert told(reply) == (400, "bad_multipart")
+    assert "16 parts" in reply.json()["error"]["message"]
+
+
 def test_a_parameter_among_the_fields_is_told_where_it_belongs(client, sound):
     reply = client.post("/v1/predict", data={"top_k": "1"}, files={"file": ("a.wav", sound())})
     assert reply.json()["error"]["message"] == "`top_k` goes into the address: ?top_k=..."

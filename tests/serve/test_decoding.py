@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -6,7 +7,9 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -90,6 +93,34 @@ def test_one_process_outlives_what_it_refuses(decoder, sound):
     assert refused(decoder, sound(61.0)) == "too_long"
     assert decoder.decode(bytearray(sound())).seconds == 0.5
     assert children() == before
+
+
+def test_what_was_cancelled_while_it_waited_is_not_kept(sound, monkeypatch):
+    class Body(bytearray):  # can be watched
+        pass
+
+    async def cancelled(pool: Decoders) -> None:
+        body = Body(sound())
+        watched = weakref.ref(body)
+        running, queued = (
+            asyncio.ensure_future(pool.decode(bytearray(sound()))),
+            asyncio.ensure_future(pool.decode(body)),
+        )
+        await asyncio.sleep(0)
+        queued.cancel()
+        with suppress(asyncio.CancelledError):
+            await queued
+        del body, queued
+        gc.collect()
+        kept = watched() is not None
+        go.set()
+        assert (await running).seconds == 0.5
+        assert not kept
+
+    go, real = threading.Event(), Decoder.decode
+    monkeypatch.setattr(Decoder, "decode", lambda child, body: go.wait() and real(child, body))
+    with closing(Decoders(LIMITS, lambda: None)) as pool:
+        asyncio.run(cancelled(pool))
 
 
 def test_the_process_has_no_torch_and_can_open_and_start_nothing():

@@ -23,7 +23,7 @@ from websockets.uri import parse_uri
 
 from serein.serve import server as server_module
 from serein.serve.app import make_app
-from serein.serve.decoding import DecoderFailed
+from serein.serve.decoding import Decoder, DecoderFailed
 from serein.serve.limits import Limits
 
 HEAD = "{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{more}\r\n"
@@ -222,6 +222,32 @@ def test_nobody_works_for_who_left_before_the_answer(serving, recognizer, sound,
         assert sum(groups) < 97  # windows of one of the timelines
         path = path.partition("?")[0]
         assert f'serein_requests_total{{route="{path}",status="499"}} 5.0' in httpx.get(f"{address}/metrics").text
+
+
+def test_nobody_decodes_for_who_left_while_waiting_for_it(serving, small, sound, monkeypatch):
+    go, begun, decode = threading.Event(), [], Decoder.decode
+
+    def wait(decoder, body):
+        begun.append(len(body))
+        go.wait()
+        return decode(decoder, body)
+
+    monkeypatch.setattr(server_module, "HALF_CLOSED_SECONDS", 0.1)
+    body = sound()
+    with serving(replace(small, decoders=1)) as (server, port):
+        monkeypatch.setattr(Decoder, "decode", wait)
+        try:
+            lines = [dial(port) for _ in range(3)]
+            for line in lines:
+                line.sendall(head(f"Content-Length: {len(body)}\r\n") + body)
+            eventually(lambda: begun and server._service.requests.taken == 3)
+            for line in lines:
+                line.close()
+            eventually(lambda: at_rest(server))  # while the one that is decoded still is
+        finally:
+            go.set()
+        assert httpx.post(f"http://127.0.0.1:{port}/v1/predict", content=body, timeout=60).status_code == 200
+    assert len(begun) == 2
 
 
 def test_who_closes_half_the_connection_is_not_waited_for_for_long(serving, recognizer, sound, monkeypatch):

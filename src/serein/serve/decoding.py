@@ -201,8 +201,16 @@ class Decoders:
             raise DecoderFailed(f"a decoding process has not decoded a second of silence in {seconds}") from refusal
 
     async def decode(self, body: bytearray) -> Decoded:
-        """Decode the bytes of one file when a process is free; raises as :meth:`Decoder.decode`."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, body)
+        """Decode the bytes of one file when a process is free; raises as :meth:`Decoder.decode`.
+
+        Cancelled before, it decodes nothing; cancelled while decoding, it is decoded for nobody.
+        """
+        waiting = [body]
+        del body
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._decode, waiting)
+        finally:
+            waiting.clear()  # the threads' queue keeps what was cancelled, this frame too, until it comes to it
 
     def close(self) -> None:
         """Finish what runs, then end all processes."""
@@ -210,7 +218,8 @@ class Decoders:
         while not self._idle.empty():
             self._idle.get().close()
 
-    def _decode(self, body: bytearray) -> Decoded:
+    def _decode(self, waiting: list[bytearray]) -> Decoded:
+        body = waiting.pop()
         decoder = self._idle.get()
         try:
             if decoder.worn:

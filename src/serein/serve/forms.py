@@ -6,13 +6,14 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from serein.serve.refusals import Refusal
 from serein.serve.replies import PredictQuery, TimelineQuery
 
+MOST_PARTS = 16  # parsed on the event loop, where thousands of tiny ones would keep everybody waiting
 PARAMETERS = PredictQuery.model_fields.keys() | TimelineQuery.model_fields.keys()
 
 
 class OneFile:
     """Takes a body in chunks and keeps the file, in memory; its name is never looked at.
 
-    python-multipart bounds the number and size of a part's headers.
+    python-multipart bounds the number and size of a part's headers, but not the number of parts.
 
     Args:
         content_type: the request's header.
@@ -27,13 +28,14 @@ class OneFile:
             raise Refusal("bad_multipart")
         self._headers: dict[bytes, bytes] = {}
         self._name = self._value = b""
+        self._parts = 0
         self._found = self._in_file = self._complete = False
         self._body = bytearray()
         try:
             self._parser = MultipartParser(
                 boundary,
                 {
-                    "on_part_begin": self._headers.clear,
+                    "on_part_begin": self._begin,
                     "on_header_field": self._extend_name,
                     "on_header_value": self._extend_value,
                     "on_header_end": self._end_header,
@@ -49,7 +51,7 @@ class OneFile:
         """Take the next bytes of the body.
 
         Raises:
-            Refusal: they are no multipart, hold more than one file, or a field that belongs elsewhere.
+            Refusal: they are no multipart, hold more than one file, too many parts, or a field that belongs elsewhere.
         """
         try:
             self._parser.write(chunk)
@@ -65,6 +67,12 @@ class OneFile:
         if not (self._found and self._complete):
             raise Refusal("bad_multipart")
         return self._body
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > MOST_PARTS:
+            raise Refusal("bad_multipart", f"a multipart body may have {MOST_PARTS} parts; send one, named `file`")
+        self._headers.clear()
 
     def _extend_name(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]

@@ -19,6 +19,7 @@ from serein.recognizer import EmotionRecognizer
 from serein.serve.batching import Batcher, Caller
 from serein.serve.bodies import receive
 from serein.serve.decoding import Decoders
+from serein.serve.leaving import while_there
 from serein.serve.limits import Admission, Limits
 from serein.serve.metrics import Metrics
 from serein.serve.refusals import Refusal
@@ -72,9 +73,10 @@ class Service:
 
         Raises:
             Refusal: the request asks for too much, or carries no recording.
+            ClientDisconnect: the client left before it was decoded.
         """
         with self.requests.place():
-            heard = await self._decoders.decode(await receive(request, self.limits))
+            heard = await while_there(request, self._decoders.decode(await receive(request, self.limits)))
             try:
                 yield heard
             except AudioError as error:  # decoded well, but beyond what the encoder can take
