@@ -18,8 +18,9 @@ def call_timeline(model: str, call: Path, output: Path, encoder: str | None = No
     output.parent.mkdir(parents=True, exist_ok=True)
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder)
     timeline = recognizer.timeline(call, window=4.0, hop=1.0)
-    output.with_suffix(".csv").write_text(timeline.to_csv(), encoding="utf-8")
-    output.with_suffix(".txt").write_text(timeline.to_audacity(), encoding="utf-8")
+    table, labels, picture = (output.with_name(output.name + suffix) for suffix in (".csv", ".txt", ".png"))
+    table.write_text(timeline.to_csv(), encoding="utf-8")
+    labels.write_text(timeline.to_audacity(), encoding="utf-8")
 
     middles = [(window.start + window.end) / 2 for window in timeline.windows]
     scores = [list(column) for column in zip(*(window.scores for window in timeline.windows), strict=True)]
@@ -30,9 +31,9 @@ def call_timeline(model: str, call: Path, output: Path, encoder: str | None = No
             axes.axvspan(segment.start, segment.end, facecolor="white", alpha=0.7, hatch="//", edgecolor="grey")
     axes.set(xlabel="seconds", ylabel="score", xlim=(0, timeline.seconds), ylim=(0, 1))
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(output.with_suffix(".png"), dpi=150)
+    figure.savefig(picture, dpi=150)
     plt.close(figure)
-    print(f"{len(timeline.windows)} windows of {timeline.seconds:.1f} seconds in {output.with_suffix('.csv')}")
+    print(f"{len(timeline.windows)} windows of {timeline.seconds:.1f} seconds in {table}")
 
 
 if __name__ == "__main__":

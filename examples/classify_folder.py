@@ -20,7 +20,8 @@ def classify_folder(model: str, folder: Path, output: Path, encoder: str | None 
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder)
     recordings = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     failed = 0
-    with output.open("w", newline="", encoding="utf-8") as file:
+    # A file's name may be no text: it costs no recording its row.
+    with output.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file)
         table.writerow(["path", "emotion", *recognizer.labels])
         for path in recordings:

@@ -27,7 +27,8 @@ def own_corpus(table: Path, output: Path, encoder: str, layers: list[int], pool:
         front = load_encoder(encoder, layers=layers)
         store = extract(scan.corpus, front, output / "frames", pool=pool, report=report)
         corpus = store.corpus()
-        protocol = make_protocol(f"talkers-{min(5, len(corpus.talkers))}", corpus)
+        labelled = corpus.select(lambda utterance: utterance.emotion != "")
+        protocol = make_protocol(f"talkers-{min(5, len(labelled.talkers))}", corpus)
         run = cross_validate(store, corpus, protocol, output / "run", recipe, report=report)
         facts = train_model(store, corpus, output / "model", recipe, report=report)
 

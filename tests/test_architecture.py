@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "baselines": {"nn"},
     "frames": {"corpus"},
     "evaluate": {"corpus"},
-    "model": {"frames.store", "nn", "recipe"},
+    "model": {"nn", "recipe"},
     "hub": {"model"},
     "timeline": {"frames"},
     "streaming": {"frames", "timeline"},

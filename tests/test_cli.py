@@ -426,6 +426,20 @@ def test_an_output_that_cannot_be_made_is_refused_before_any_work(tmp_path, comm
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
+@pytest.mark.parametrize("command", ["train", "timeline"])
+def test_an_output_whose_name_is_not_utf8_is_refused_before_any_work(tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    done = serein(*OUTPUTS[command][1], "-o", os.fsdecode(b"caf\xe9"))
+    assert done.code == 2
+    assert done.err.startswith("serein: -o 'caf\\udce9': is not UTF-8")
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    done = serein("timeline", "MODEL", "a.wav", "-o", tmp_path / "pipe")
+    assert (done.code, done.err) == (2, f"serein: -o {tmp_path / 'pipe'}: is a device or a pipe; give a file\n")
+
+
 def test_a_folder_that_may_not_be_written_to_is_told_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: not (path == tmp_path and mode == os.W_OK))
     for output in (tmp_path, tmp_path / "model", tmp_path / "new" / "model"):

@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def test_the_timeline_is_written_in_every_format(model, call, tmp_path):
         assert (done.exit_code, done.stdout) == (0, "")
         assert output.read_text(encoding="utf-8") == text
         assert serein(*command).stdout == text
+
+
+def test_a_recording_whose_name_is_not_utf8_has_its_lines(model, call, tmp_path):
+    recording = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    recording.write_bytes(call.read_bytes())
+    serein("timeline", model, recording, "--format", "rttm", "-o", tmp_path / "found.rttm")
+    lines = (tmp_path / "found.rttm").read_text(encoding="utf-8").splitlines()
+    assert lines
+    assert all(line.startswith(r"SPEAKER caf\xe9 1 ") for line in lines)
 
 
 def test_a_timeline_is_not_written_over_its_recording(model, call, tmp_path):

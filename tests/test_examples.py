@@ -1,9 +1,11 @@
 import csv
 import io
 import json
+import os
 import re
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -44,22 +46,25 @@ def call(tones: Corpus, tmp_path_factory) -> Path:
 def test_a_folder_becomes_a_table_and_a_broken_file_costs_nothing_else(model, tones, tmp_path, capsys):
     for utterance in tones.utterances[:3]:
         (tmp_path / utterance.path.name).write_bytes(utterance.path.read_bytes())
+    (tmp_path / os.fsdecode(b"caf\xe9.wav")).write_bytes(tones.utterances[3].path.read_bytes())
     (tmp_path / "broken.wav").write_bytes(b"no sound")
     (tmp_path / "notes.txt").write_text("not asked for")
     assert example("classify_folder")(model, tmp_path, tmp_path / "table.csv") == 1
     assert "broken.wav" in capsys.readouterr().err
     rows = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines()))
-    assert [row["path"] for row in rows] == sorted(utterance.path.name for utterance in tones.utterances[:3])
+    names = [utterance.path.name for utterance in tones.utterances[:3]]
+    assert sorted(row["path"] for row in rows) == sorted([*names, r"caf\udce9.wav"])
+    rows = [row for row in rows if row["path"] in names]
     best = EmotionRecognizer.from_pretrained(model)(tmp_path / rows[0]["path"])[0]
     assert (rows[0]["emotion"], rows[0][best["label"]]) == (best["label"], f"{best['score']:.4f}")
 
 
 def test_a_call_becomes_a_table_a_label_track_and_a_picture(model, call, tmp_path):
-    example("call_timeline")(model, call, tmp_path / "call")
+    example("call_timeline")(model, call, tmp_path / "call.2026-11-30")
     expected = EmotionRecognizer.from_pretrained(model).timeline(call)
-    assert (tmp_path / "call.csv").read_text() == expected.to_csv()
-    assert (tmp_path / "call.txt").read_text() == expected.to_audacity()
-    assert (tmp_path / "call.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "call.2026-11-30.csv").read_text() == expected.to_csv()
+    assert (tmp_path / "call.2026-11-30.txt").read_text() == expected.to_audacity()
+    assert (tmp_path / "call.2026-11-30.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_live_samples_draw_what_the_timeline_of_the_same_sound_says(model, call, capsys):
@@ -80,7 +85,9 @@ def test_a_pipe_may_end_within_a_sample(model, call):
 
 
 def test_a_table_of_ones_own_becomes_a_report_and_a_model(tones, tiny_recipe, tmp_path, capfd):
-    tones.to_csv(tmp_path / "mine.csv")
+    unlabelled = tones.talkers[:3]  # no talkers to divide, though there are three with labels
+    mine = (replace(u, emotion="") if u.talker in unlabelled else u for u in tones)
+    Corpus("mine", tuple(mine)).to_csv(tmp_path / "mine.csv")
     folder = example("own_corpus")(tmp_path / "mine.csv", tmp_path / "mine", "logmel", [0], 2, tiny_recipe)
     assert (tmp_path / "mine" / "run" / "report.html").exists()
     shown = capfd.readouterr()

@@ -34,6 +34,16 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_link_stays_and_what_it_points_at_is_written(tmp_path):
+    real, link = tmp_path / "far" / "page.md", tmp_path / "page.md"
+    link.symlink_to(real)
+    for content in (b"new", b"again"):
+        write_atomically(link, content)
+        assert link.is_symlink()
+        assert real.read_bytes() == content
+    assert sorted(tmp_path.iterdir()) == [real.parent, link]
+
+
 def test_two_that_write_a_file_at_once_do_not_meet(tmp_path):
     path = tmp_path / "page.md"
     write_atomically(path, parts(b"ou", b"rs", then=lambda: write_atomically(path, b"theirs")))

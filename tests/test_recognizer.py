@@ -36,6 +36,7 @@ from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
 from serein.recognizer import EmotionRecognizer
+from serein.train import ship
 from serein.train.ship import adapt_store, train_model
 
 
@@ -437,8 +438,8 @@ DAMAGES = [
     lambda b: b"",
     lambda b: b[:100],
     lambda b: b"\xff" * 8 + b[8:],
-    lambda b: b.replace(b'"labels":"[', b'"labels":"{'),
-    lambda b: re.sub(rb'"labels":"[^]]*]"', lambda m: b'"labels":"5"'.ljust(len(m[0])), b),
+    lambda b: b.replace(b'"config":"{', b'"config":"['),
+    lambda b: re.sub(rb'"config":"(?:[^"\\]|\\.)*"', lambda m: b'"config":"5"'.ljust(len(m[0])), b),
 ]
 
 
@@ -457,13 +458,32 @@ def test_damaged_weights_are_refused(model_folder, tmp_path, damage):
         load_model(broken)
 
 
-def test_weights_under_labels_of_another_model_are_refused(model_folder, tmp_path):
-    shutil.copytree(model_folder, tmp_path / "mixed")
-    config = json.loads((tmp_path / "mixed" / "config.json").read_text())
-    config["labels"] = list(reversed(config["labels"]))
-    (tmp_path / "mixed" / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="has logits for"):
-        load_model(tmp_path / "mixed")
+@pytest.mark.parametrize("name", ["labels", "temperature", "encoder"])
+def test_weights_beside_the_configuration_of_another_model_are_refused(model_folder, tmp_path, name):
+    mixed = copied(model_folder, tmp_path)
+    config = json.loads((mixed / "config.json").read_text())
+    changes = {
+        "labels": list(reversed(config["labels"])),
+        "temperature": 2 * config["temperature"],
+        "encoder": config["encoder"] | {"fingerprint": "another"},
+    }
+    (mixed / "config.json").write_text(json.dumps(config | {name: changes[name]}))
+    with pytest.raises(ModelError, match=r"belongs to another config\.json"):
+        load_model(mixed)
+
+
+def test_a_card_takes_the_place_of_nobodys_page(recognizer, tone_store, tiny_recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(ship, "adapt", lambda *_, **__: pytest.fail("was trained"))
+    monkeypatch.setattr(ship, "adapter", lambda *_, **__: pytest.fail("was trained"))
+    (tmp_path / "README.md").write_text("mine")
+    for work in (
+        recognizer.save_pretrained,
+        lambda folder: adapt_store(tone_store, folder, tiny_recipe),
+        lambda folder: train_model(tone_store, tone_store.corpus(), folder, tiny_recipe),
+    ):
+        with pytest.raises(UsageError, match=r"has a README\.md and is no model's folder"):
+            work(tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("README.md", "mine")]
 
 
 def test_integer_samples_are_refused(model_folder):

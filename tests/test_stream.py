@@ -341,6 +341,22 @@ def test_what_a_resampler_holds_back_is_tried_once_a_rate(monkeypatch):
     assert len(made) == 4
 
 
+def test_what_is_fed_is_not_copied_again_with_each_chunk(monkeypatch):
+    copied, join = [], np.concatenate
+    monkeypatch.setattr(np, "concatenate", lambda pieces: copied.append(sum(map(len, pieces))) or join(pieces))
+    running = stream(window=3.0, hop=1.0)
+    for start in range(0, 48_000, 160):
+        running.feed(SOUND[start : start + 160])
+    assert sum(copied) < 3 * 48_000
+
+
+def test_a_whole_rate_may_be_a_float():
+    running = stream(rate=44_100.0)
+    assert running.latency == stream(rate=44_100).latency
+    with pytest.raises(AudioError, match="give the samples' own rate, a whole number"):
+        stream(rate=44_100.5)
+
+
 def test_nothing_can_be_fed_after_the_end():
     running = stream()
     running.finish()

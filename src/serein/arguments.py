@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from serein.errors import UsageError
+from serein.files import is_utf8
 
 if TYPE_CHECKING:
     from serein.corpus.corpus import Corpus
@@ -72,11 +73,15 @@ def _check_file(path: Path | None) -> Path | None:
     if path is not None:
         if path.is_dir():
             raise UsageError(f"-o {path}: is a folder; give a file")
-        _check_place(path, path.parent)
+        if path.exists() and not path.is_file():
+            raise UsageError(f"-o {path}: is a device or a pipe; give a file")
+        _check_place(path, Path(os.path.realpath(path)).parent)  # what a link points at is written
     return path
 
 
 def _check_place(path: Path, folder: Path) -> None:
+    if not is_utf8(str(path)):
+        raise UsageError(f"-o {str(path)!r}: is not UTF-8, as what is written there is; give another path")
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
     if not nearest.is_dir():
         raise UsageError(f"-o {path}: {nearest} is a file, no folder; give another path")

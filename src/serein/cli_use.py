@@ -1,5 +1,6 @@
 """Commands that use a model on recordings; like those of `serein.cli`, they parse, call one function and print."""
 
+import os
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -111,7 +112,7 @@ def timeline(
         case Format.audacity:
             text = found.to_audacity()
         case Format.rttm:
-            text = found.to_rttm(recording.stem)
+            text = found.to_rttm(os.fsencode(recording.stem).decode(errors="backslashreplace"))
     for sentence in found.warnings:
         terminal.note(f"warning: {sentence}")
     if output is None:

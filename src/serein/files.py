@@ -1,4 +1,4 @@
-"""Files that are seen whole or not at all, and numbers as JSON has them."""
+"""Files that are seen whole or not at all, names that can be written, and numbers as JSON has them."""
 
 import json
 import os
@@ -20,8 +20,10 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview]) 
     """Write a file that is seen whole or not at all, also after a power cut; its folder is made where it is missing.
 
     Two processes that write the same file do not meet: each has a name of its own until it is done, and the last one
-    stays. What killed writers of the file left goes (:func:`remove_abandoned`).
+    stays. What killed writers of the file left goes (:func:`remove_abandoned`). Where the path is a link, what it
+    points at is written, and the link stays.
     """
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(path)
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
@@ -47,6 +49,20 @@ def remove_abandoned(path: Path) -> None:
         with suppress(OSError):  # it may be done, or not ours to remove
             if time.time() - partial.stat().st_mtime > ABANDONED:
                 partial.unlink()
+
+
+def is_utf8(name: str) -> bool:
+    r"""Whether a name is text that can be written; a file's may hold bytes that are not UTF-8.
+
+    Example:
+        >>> is_utf8("caf\u00e9"), is_utf8(os.fsdecode(b"caf\xe9"))
+        (True, False)
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def as_json(document: Any) -> str:

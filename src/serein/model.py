@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from serein.errors import ModelError
+from serein.errors import ModelError, UsageError
 from serein.files import write_atomically
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.committee import Committee
@@ -110,13 +110,33 @@ def build_classifier(config: ModelConfig, adapter: WAPTransformer, head_dropout:
     return EmotionClassifier(adapter, pooling, len(config.labels), head_dropout)
 
 
+def check_folder(folder: str | Path) -> None:
+    """See that the card takes the place of no README.md but a model's.
+
+    Raises:
+        UsageError: the folder has one, and is no model's.
+    """
+    if (Path(folder) / CARD_FILE).exists():
+        try:
+            load_config(folder)
+        except ModelError as error:
+            raise UsageError(
+                f"{folder}: has a {CARD_FILE} and is no model's folder: the card would replace it; give another folder"
+            ) from error
+
+
 def save_model(folder: str | Path, module: nn.Module, config: ModelConfig) -> None:
-    """Write ``config.json`` and ``model.safetensors``: numbers and text, of which nothing is run when they are read."""
+    """Write ``config.json`` and ``model.safetensors``: numbers and text, of which nothing is run when they are read.
+
+    Raises:
+        UsageError: the folder is somebody else's: see :func:`check_folder`.
+    """
+    check_folder(folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in module.state_dict().items()}
-    # The weights say which logit is which, so that a kill between the two files cannot leave labels of another model.
-    write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"labels": json.dumps(config.labels)}))
+    # The weights say whose they are, so that a kill between the two files cannot leave a mixture of two models.
+    write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"config": _bound(config).model_dump_json()}))
     write_atomically(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
 
 
@@ -151,17 +171,22 @@ def load_model(folder: str | Path) -> tuple[EmotionClassifier | Committee | WAPT
     try:
         module = _network(config)
         with safe_open(path, framework="pt") as file:
-            labels = tuple(json.loads((file.metadata() or {}).get("labels", "null")) or ())
+            said = (file.metadata() or {}).get("config")
+            whose = ModelConfig.model_validate_json(said) if said else None
             module.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except FileNotFoundError as error:
         raise ModelError(f"{folder}: has no {WEIGHTS_FILE}") from error
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: these weights do not fit {CONFIG_FILE}: {error}") from error
-    if labels != config.labels:
-        raise ModelError(
-            f"{path}: has logits for {list(labels)}, {CONFIG_FILE} says {list(config.labels)}; train again"
-        )
+    if whose != _bound(config):
+        raise ModelError(f"{path}: belongs to another {CONFIG_FILE} than the one beside it; train again")
     return module.eval(), config
+
+
+def _bound(config: ModelConfig) -> ModelConfig:
+    """What weights are bound to: their encoder may lie elsewhere, and its pooling shows in ``max_frames``."""
+    anywhere = config.encoder.model_copy(update={"name": "", "revision": "", "pool": 1})
+    return config.model_copy(update={"encoder": anywhere})
 
 
 def _network(config: ModelConfig) -> EmotionClassifier | Committee | WAPTransformer:

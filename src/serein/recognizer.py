@@ -92,7 +92,7 @@ class EmotionRecognizer:
         front = load_encoder(
             encoder or wanted.name,
             layers=wanted.layers,
-            revision=None if encoder else wanted.revision or None,
+            revision=None if encoder or Path(wanted.name).is_dir() else wanted.revision or None,
             device=device,
             dtype=wanted.settings.get("dtype", "float32"),
             whisper_padding=wanted.settings.get("whisper_padding", True),
@@ -109,7 +109,11 @@ class EmotionRecognizer:
         return cls(module.to(device), config, front, text)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model folder that :meth:`from_pretrained` reads: configuration, weights and card."""
+        """Write the model folder that :meth:`from_pretrained` reads: configuration, weights and card.
+
+        Raises:
+            UsageError: the folder has a README.md, and is no model's.
+        """
         save_model(folder, self.classifier, self.config)
         card = Path(folder) / CARD_FILE
         if self.card:
@@ -214,19 +218,14 @@ class EmotionRecognizer:
             return stream.follow(blocks, warnings)
 
     def stream(
-        self,
-        window: float = 4.0,
-        hop: float = 1.0,
-        *,
-        rate: int = SAMPLE_RATE,
-        silent: Silent = QUIET,
+        self, window: float = 4.0, hop: float = 1.0, *, rate: int | float = SAMPLE_RATE, silent: Silent = QUIET
     ) -> EmotionStream:
         """Emotions along sound that is still coming in: the windows and scores of :meth:`timeline`.
 
         Args:
             window: seconds that are judged at once.
             hop: seconds from one window's start to the next one's; at most ``window``.
-            rate: of the samples that will be fed, in Hz.
+            rate: of the samples that will be fed, in Hz; a whole number.
             silent: see :meth:`timeline`.
 
         Raises:

@@ -34,7 +34,7 @@ class EmotionStream:
         labels: emotions, in the order of the probabilities.
         window: seconds that are judged at once.
         hop: seconds from one window's start to the next one's; at most ``window``.
-        rate: of the samples that will be fed, in Hz.
+        rate: of the samples that will be fed, in Hz; a whole number.
         silent: tells samples (mono float32, 16 kHz) in which nobody speaks.
 
     Attributes:
@@ -48,9 +48,10 @@ class EmotionStream:
     """
 
     def __init__(
-        self, judge: Judge, labels: tuple[str, ...], window: float, hop: float, *, rate: int, silent: Silent
+        self, judge: Judge, labels: tuple[str, ...], window: float, hop: float, *, rate: int | float, silent: Silent
     ) -> None:
         check_rate(rate)
+        rate = int(rate)
         if not (1 / SAMPLE_RATE <= hop <= window < math.inf and window >= MINIMUM_SAMPLES / SAMPLE_RATE):
             raise UsageError(f"window {window:g} s, hop {hop:g} s: a window lasts 0.025 s or more, a hop is no longer")
         self._window, self._hop = round(window * SAMPLE_RATE), round(hop * SAMPLE_RATE)
@@ -59,7 +60,8 @@ class EmotionStream:
         self._block = BLOCK_SECONDS * rate
         self._resampler: soxr.ResampleStream | None = _resampler(rate)  # None after the end
         self._arrived = 0  # samples at 16 kHz
-        self._held = np.empty(0, dtype=np.float32)  # from the next window's start on
+        self._start = 0  # of the next window, in these samples
+        self._held = [np.empty(0, dtype=np.float32)]  # from there on, in pieces: joining them takes its time
         self._windows: list[Window] = []
         self._quiet: list[bool] = []
         self._refused = 0  # windows that the model could not take
@@ -126,7 +128,8 @@ class EmotionStream:
         if self._refused:
             judged = f"{self._refused} of {len(self._windows)} windows could not be judged"
             warnings = (f"{judged}, and count as silence ({self._refusal})",)
-        rest = (self._silent(self._held[cell : cell + self._hop]) for cell in range(0, len(self._held), self._hop))
+        held = self._joined()
+        rest = (self._silent(held[cell : cell + self._hop]) for cell in range(0, len(held), self._hop))
         return Timeline(
             self._labels,
             self._hop / SAMPLE_RATE,
@@ -151,7 +154,11 @@ class EmotionStream:
 
     def _hold(self, samples: Float32[np.ndarray, " _"]) -> None:
         self._arrived += len(samples)
-        self._held = np.concatenate([self._held, samples])
+        self._held.append(samples)
+
+    def _joined(self) -> Float32[np.ndarray, " _"]:
+        self._held = [np.concatenate(self._held)]
+        return self._held[0]
 
     def _answer(self) -> list[Window]:
         """Windows that were judged since the last answer."""
@@ -160,7 +167,9 @@ class EmotionStream:
         return new
 
     def _judge_held(self, *, ended: bool = False) -> None:
-        held, start = self._held, self._arrived - len(self._held)
+        if not ended and self._arrived - self._start < self._window:
+            return
+        held, start = self._joined(), self._start
         planned = plan_windows(len(held), self._window, self._hop)
         if not ended:
             planned = [(first, last) for first, last in planned if last - first == self._window]
@@ -183,7 +192,8 @@ class EmotionStream:
             self._windows += windows
             self._refused += found.count(None)
             self._quiet += quiet
-            self._held = held[(number + len(some)) * self._hop :]
+            taken = (number + len(some)) * self._hop
+            self._held, self._start = [held[taken:]], start + taken
 
     def _scores(self, heard: list[Float32[np.ndarray, " _"]]) -> list[list[float] | None]:
         """Probabilities of each window; None for one that the model cannot take, which costs the others nothing."""

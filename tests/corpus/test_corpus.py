@@ -169,6 +169,17 @@ def test_a_path_that_no_table_can_hold_is_named(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*calls*"))
 
 
+def test_a_corpus_whose_own_name_no_table_can_hold_is_refused() -> None:
+    with pytest.raises(CorpusError, match=r"corpus 'caf\\udce9': its name is not UTF-8"):
+        Corpus(os.fsdecode(b"caf\xe9"), (utterance("a"),))
+
+
+def test_a_folder_whose_name_begins_with_a_space_is_found_again(tmp_path: Path) -> None:
+    corpus = Corpus("calls", (Utterance("a", tmp_path / " audio" / "a.wav", "F1"),))
+    corpus.to_csv(tmp_path / "calls.csv")
+    assert list(Corpus.from_csv(tmp_path / "calls.csv")) == list(corpus)
+
+
 def test_a_corpus_moves_together_with_its_table(tmp_path: Path) -> None:
     old = tmp_path / "old"
     Corpus("calls", (Utterance("a", old / "audio" / "a.wav", "F1"),)).to_csv(old / "calls.csv")

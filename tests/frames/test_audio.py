@@ -482,7 +482,14 @@ def test_mp3_with_a_vbri_header_is_held_to_it():
         load_audio(whole[: len(whole) // 2])
 
 
+@pytest.mark.parametrize("between", [b"", b"ID3\3\0\0\0\0\1\2" + bytes(130)])
+def test_mp3_files_that_were_joined_are_refused_rather_than_cut(between):
+    with pytest.raises(CorruptAudio, match=r"holds several MP3 files.*ffmpeg"):
+        load_audio(MP3 + between + MP3)
+
+
 def test_tags_around_mp3_do_not_matter():
+    np.testing.assert_array_equal(load_audio(MP3 + b"APETAGEX" + bytes(200)), load_audio(MP3))
     tagged = b"ID3\3\0\0\0\0\1\2" + bytes(130) + MP3 + b"TAG" + bytes(125)
     np.testing.assert_array_equal(load_audio(tagged), load_audio(MP3))
     assert decode(b"ID3\3\0\0\0\0\1\2" + bytes(130) + without_xing(encode(PCM, **CONSTANT_RATE))).warnings == ()

@@ -330,6 +330,18 @@ def test_dtypes_and_devices_that_do_not_exist(tiny_checkpoint):
         load_encoder("logmel", device="toaster")
 
 
+def test_what_would_be_ignored_is_refused(tiny_checkpoint):
+    folder = str(tiny_checkpoint("hubert"))
+    for find in (load_encoder, num_layers):
+        with pytest.raises(UsageError, match="is a folder, of which there is no revision v2"):
+            find(folder, revision="v2")
+    with pytest.raises(
+        UsageError, match="logmel: is built in, and takes no revision and no dtype and no whisper_padding"
+    ):
+        load_encoder("logmel", revision="v2", dtype="bfloat16", whisper_padding=False)
+    assert load_encoder("logmel", revision="", dtype="float32", whisper_padding=True).revision == ""
+
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 

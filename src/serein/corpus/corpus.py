@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from serein.errors import CorpusError
-from serein.files import write_atomically
+from serein.files import is_utf8, write_atomically
 
 REQUIRED_COLUMNS = ("id", "path", "talker", "emotion")
 OPTIONAL_COLUMNS = ("session", "text", "seconds", "audio_hash")
@@ -65,6 +65,8 @@ class Corpus:
     utterances: tuple[Utterance, ...]
 
     def __post_init__(self) -> None:
+        if not is_utf8(self.name):
+            raise CorpusError(f"corpus {self.name!r}: its name is not UTF-8; rename the table")
         seen: set[str] = set()
         for utterance in self.utterances:
             if not utterance.id or not utterance.talker:
@@ -187,12 +189,12 @@ class Corpus:
         writer.writerow([*REQUIRED_COLUMNS, *filled, *extras])
         for utterance in self.utterances:
             path = Path(os.path.relpath(real(utterance.path.parent) / utterance.path.name, folder)).as_posix()
-            if not _is_utf8(path):
+            if not is_utf8(path):
                 raise CorpusError(f"{path!r}: is not UTF-8, as {table} is; rename the file or folder")
             writer.writerow(
                 [
                     utterance.id,
-                    path,
+                    f"./{path}" if path[0].isspace() else path,  # spaces around a cell are not read
                     utterance.talker,
                     utterance.emotion,
                     *(_cell(getattr(utterance, name)) for name in filled),
@@ -248,14 +250,6 @@ def _utterance(cells: dict[str, str], folder: Path) -> Utterance:
 def _cleaned(column: str, cell: str) -> str:
     # a file's name is what the disk says, an id what folds and frames are filed under
     return cell.strip() if column in ("id", "path") else unicodedata.normalize("NFC", cell.strip())
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _cell(value: object) -> str:

@@ -86,7 +86,7 @@ def check_container(stream: io.BufferedIOBase, name: str) -> Container:
         case ((b"fLaC" | b"caff"), _):
             return Container(stream)
     if magic.startswith(b"ID3") or _is_mpeg(magic):
-        return _check_mp3(stream)
+        return _check_mp3(stream, name)
     if not magic:
         raise UnsupportedAudio(f"{name}: is empty")
     kind = "is MP4 or M4A" if magic[4:8] == b"ftyp" else "does not start like an audio file"
@@ -191,16 +191,19 @@ def _ogg_checksum(page: bytes) -> int:
     return int(f"{register:032b}"[::-1], 2)
 
 
-def _check_mp3(stream: io.BufferedIOBase) -> Container:
+def _check_mp3(stream: io.BufferedIOBase, name: str) -> Container:
     """MP3: a row of frames and no total length, unless the first frame is a Xing, Info or VBRI header."""
-    stream.seek(0)
-    tag = stream.read(10)
-    start = 0
-    if tag.startswith(b"ID3") and len(tag) == 10:
-        start = 10 + sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+    start = _behind_tag(stream, 0)
     stream.seek(start)
     first = stream.read(200)
-    if XING.search(first):
+    if found := XING.search(first):
+        if found[0][7] & 2 and len(first) >= found.end() + 8:  # it says its bytes too, behind its frames
+            (size,) = struct.unpack_from(">I", first, found.end() + 4)
+            if size and _count_mp3(stream, _behind_tag(stream, start + size), most=2)[0] == 2:
+                raise CorruptAudio(
+                    f"{name}: holds several MP3 files, one after the other, of which only the first would be heard; "
+                    "split it, or convert it with `ffmpeg -i INPUT OUTPUT.wav`"
+                )
         return Container(stream)
     # Else libsndfile guesses the length from the first frames' bit rate, and reads no further than that.
     frame = _mp3_frame(first[:4])
@@ -208,6 +211,15 @@ def _check_mp3(stream: io.BufferedIOBase) -> Container:
         (promised,) = struct.unpack_from(">I", first, 50)
         return Container(stream, frames=promised * frame[1])
     return Container(stream, frames=_count_mp3(stream, start)[1])
+
+
+def _behind_tag(stream: io.BufferedIOBase, start: int) -> int:
+    """Where the frames begin: at byte ``start``, or behind an ID3v2 tag that stands there."""
+    stream.seek(start)
+    tag = stream.read(10)
+    if tag.startswith(b"ID3") and len(tag) == 10:
+        start += 10 + sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
+    return start
 
 
 def _count_mp3(stream: io.BufferedIOBase, start: int, *, most: int | None = None) -> tuple[int, int]:

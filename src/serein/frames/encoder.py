@@ -83,7 +83,8 @@ def load_encoder(
         token: for private and gated models; by default the one of ``HF_TOKEN`` or ``hf auth login``.
 
     Raises:
-        UsageError: no such layer, device or dtype.
+        UsageError: no such layer, device or dtype, or a setting that the encoder does not have: a folder or ``logmel``
+            has no revision, ``logmel`` neither another dtype than float32 nor padding.
         ModelError: the model is out of reach, incomplete, or of a family that serein does not read.
 
     Example:
@@ -99,6 +100,9 @@ def load_encoder(
         raise UsageError(f"device {device!r}: cannot be used here: {error}") from error
     if name == LogMelEncoder.name:
         _resolve(layers, 0, name)
+        unused = {"revision": revision, "dtype": dtype != "float32", "whisper_padding": not whisper_padding}
+        if asked := [option for option, is_asked in unused.items() if is_asked]:
+            raise UsageError(f"{name}: is built in, and takes no {' and no '.join(asked)}; leave it out")
         return LogMelEncoder()
     checkpoint = find_checkpoint(name, revision, token)
     resolved = _resolve(layers, checkpoint.blocks, name)

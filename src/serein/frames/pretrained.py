@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 from transformers.utils import logging
 
-from serein.errors import ModelError
+from serein.errors import ModelError, UsageError
 from serein.frames.audio import SAMPLE_RATE
 
 FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio", "unispeech-sat", "whisper")
@@ -90,8 +90,11 @@ def find_checkpoint(
 
     Raises:
         ModelError: out of reach, incomplete, or no encoder of :data:`FAMILIES`.
+        UsageError: a folder, and a revision.
     """
     if Path(name).is_dir():
+        if revision:
+            raise UsageError(f"{name}: is a folder, of which there is no revision {revision}; leave --revision out")
         folder, commit = Path(name).resolve(), ""
         name = str(folder)
     else:

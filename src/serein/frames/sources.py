@@ -113,11 +113,12 @@ def check_rate(rate: int | float) -> None:
     """Refuse a sample rate that nobody records at.
 
     Raises:
-        AudioError: the rate is not within 4 and 384 kHz.
+        AudioError: the rate is no whole number, or not within 4 and 384 kHz.
     """
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE or rate % 1:
         raise AudioError(
-            f"a rate of {rate} Hz; credible are {LOWEST_RATE} to {HIGHEST_RATE} Hz: give the samples' own rate"
+            f"a rate of {rate} Hz; credible are {LOWEST_RATE} to {HIGHEST_RATE} Hz: give the samples' own rate, "
+            "a whole number"
         )
 
 

@@ -17,7 +17,7 @@ from serein.evaluate.runs import Run, load_run
 from serein.files import write_atomically
 from serein.frames.store import FrameStore
 from serein.hub import find_model
-from serein.model import CARD_FILE, EncoderDescription, ModelConfig, build_adapter, load_model, save_model
+from serein.model import CARD_FILE, EncoderDescription, ModelConfig, build_adapter, check_folder, load_model, save_model
 from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
@@ -54,9 +54,10 @@ def adapt_store(store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: 
 
     Raises:
         StoreError: the frames are of another speed than the recordings.
-        UsageError: the recipe has talker statistics.
+        UsageError: the recipe has talker statistics, or the folder a README.md and no model.
         Diverged: a loss or a weight is no longer finite.
     """
+    check_folder(folder)
     if "speed" in store.settings:
         raise StoreError(
             f"{store.folder}: holds frames at speed {store.settings['speed']:g}, and a model hears recordings as they "
@@ -67,9 +68,8 @@ def adapt_store(store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: 
     folder = Path(folder)
     array = store.load(mapped=recipe.speed.frames == "mapped")
     config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
-    path = folder / "adapt.checkpoint.safetensors"
     purpose = digest(recipe, seed, config, store.digest, arithmetic(recipe.speed))
-    checkpoint = Checkpoint(path, recipe.speed.checkpoint_seconds, purpose)
+    checkpoint = Checkpoint(folder / "adapt.checkpoint.safetensors", recipe.speed.checkpoint_seconds, purpose)
     adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
     save_model(folder, adapted.adapter, config)
     save_attributes(folder, adapted.attributes.prototypes, recipe.adapt)
@@ -123,8 +123,10 @@ def train_model(
         ModelError: the adapter is out of reach, or does not fit the frames.
         StoreError: a view is not of the same corpus at another speed.
         UsageError: the recipe asks for talker statistics, for an adapter from elsewhere that is not given, or for
-            ``model.test_views`` without views; the run is another system's or settings'; a threshold out of range.
+            ``model.test_views`` without views; the run is another system's or settings'; a threshold out of range; the
+            folder has a README.md and no model.
     """
+    check_folder(folder)
     folder = Path(folder)
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
     _check(corpus, recipe, adapter_folder, scores_from, abstain_below)
@@ -253,23 +255,20 @@ def _run_of(folder: Path, corpus: Corpus, config: ModelConfig, recipe: Recipe, v
     run = load_run(folder)
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     truths = {utterance.id: (utterance.talker, utterance.emotion) for utterance in corpus}
+    used = Recipe.from_toml(run.recipe, source=str(folder / "recipe.toml"))
     others = recipe.adapt.data == "elsewhere"
     same = {
         "system": run.system == "adapter",
         "corpus": run.corpus == corpus.name and run.truths().items() <= truths.items(),
         "labels": sorted(run.protocol.labels) == sorted(config.labels),
         "encoder": "members" not in run.encoder and EncoderDescription(**run.encoder).gives_frames_of(config.encoder),
-        "recipe": _settings(Recipe.from_toml(run.recipe, source=str(folder / "recipe.toml"))) == _settings(recipe),
+        "recipe": used.model_dump(exclude={"speed"}) == recipe.model_dump(exclude={"speed"}),
         "views": said.get("views", []) == views,
         "unlabelled corpora": others or not said.get("unlabelled"),
     }
     if differing := [name for name, equal in same.items() if not equal]:
         raise UsageError(f"{folder}: is a run with another {' and another '.join(differing)}: no scores for this model")
     return run
-
-
-def _settings(recipe: Recipe) -> dict[str, object]:
-    return recipe.model_dump(exclude={"speed"})
 
 
 def _refuse_talker_statistics(recipe: Recipe) -> None:
