@@ -184,8 +184,8 @@ def load_model(folder: str | Path) -> tuple[EmotionClassifier | Committee | WAPT
 
 
 def _bound(config: ModelConfig) -> ModelConfig:
-    """What weights are bound to: their encoder may lie elsewhere, and its pooling shows in ``max_frames``."""
-    anywhere = config.encoder.model_copy(update={"name": "", "revision": "", "pool": 1})
+    """What weights are bound to: where their encoder lies does not matter."""
+    anywhere = config.encoder.model_copy(update={"name": "", "revision": ""})
     return config.model_copy(update={"encoder": anywhere})
 
 

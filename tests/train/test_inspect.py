@@ -143,14 +143,13 @@ def test_an_encoder_that_was_moved_gives_the_same_frames(copied, tone_store, tmp
 
 @pytest.mark.parametrize("change", ["encoder", "positions"])
 def test_an_adapter_of_other_frames_is_refused(copied, tone_store, tmp_path, change):
-    path = copied / "config.json"
-    config = json.loads(path.read_text())
-    if change == "encoder":
-        config["encoder"]["pool"] = 7
-        path.write_text(json.dumps(config))
-    else:
-        short = load_config(copied).model_copy(update={"max_frames": 4})
-        save_model(copied, build_adapter(short), short)
+    config = load_config(copied)
+    other = {
+        "encoder": {"encoder": config.encoder.model_copy(update={"pool": 7})},
+        "positions": {"max_frames": 4},
+    }[change]
+    config = config.model_copy(update=other)
+    save_model(copied, build_adapter(config), config)
     with pytest.raises(ModelError, match="is not an adapter for these frames"):
         look(tone_store, copied, tmp_path / "page")
 
