@@ -8,6 +8,7 @@ share of hidden frames whose pseudo-label the student names, and of the share of
 """
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def first_and_last(folder: Path) -> tuple[float, dict[str, tuple[float, float]]]
     if not histories:
         raise UsageError(f"{folder}: has no adapter training")
     steps = [len(history["step"]) for history in histories]
-    tenths = [max(1, number // 10) for number in steps]
+    tenths = [math.ceil(number / 10) for number in steps]  # as serein.train.adapt.collapse has it
     facts = {
         name: (
             float(np.mean([np.mean(history[name][:tenth]) for history, tenth in zip(histories, tenths, strict=True)])),

@@ -26,7 +26,16 @@ from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS
 from serein.evaluate.study import Row, Study, load_study
 from serein.evaluate.study_curves import Curves, curve_blocks, curve_picture, label_curves, share_in_percent
-from serein.evaluate.study_page import COST_READING, READING, SEEDS_READING, banners, opening, picture, table
+from serein.evaluate.study_page import (
+    COST_READING,
+    READING,
+    SEEDS_HEADER,
+    SEEDS_READING,
+    banners,
+    opening,
+    picture,
+    table,
+)
 from serein.files import write_atomically
 
 COPIES = {"emodb": "emodb-2s"}
@@ -302,7 +311,8 @@ def write_page(folders: Sequence[Path], output: Path, *, keep: bool = False) -> 
         text, drawn = section(loaded[folder], name, places, PUBLISHED if folder == comparable else ())
         sections[headings[folder] if keep else str(folder)] = text
         texts[output.parent / "figures" / f"{drawn.name}.svg"] = drawn.svg
-    reading = markdown([*map(Paragraph, (READING, SEEDS_READING, COST_READING, *DEFINITIONS))])
+    seeds = (SEEDS_READING,) if any(SEEDS_HEADER[0] in text for text in sections.values()) else ()
+    reading = markdown([*map(Paragraph, (READING, *seeds, COST_READING, *DEFINITIONS))])
     texts[output] = "\n\n".join([above, MARK, *sections.values(), READING_HEADING, reading]) + "\n"
     for path, text in texts.items():
         if found := MACHINE_PATH.search(text):

@@ -13,6 +13,7 @@ import soundfile
 import soxr
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from serein.corpus.corpus import Corpus
 from serein.errors import (
@@ -470,6 +471,13 @@ def test_weights_beside_the_configuration_of_another_model_are_refused(model_fol
     (mixed / "config.json").write_text(json.dumps(config | {name: changes[name]}))
     with pytest.raises(ModelError, match=r"belongs to another config\.json"):
         load_model(mixed)
+
+
+def test_weights_of_an_earlier_serein_are_told(model_folder, tmp_path):
+    old = copied(model_folder, tmp_path)
+    save_file(load_file(old / "model.safetensors"), old / "model.safetensors", metadata={"labels": '["angry"]'})
+    with pytest.raises(ModelError, match=r"was written by an earlier serein.*train again"):
+        load_model(old)
 
 
 def test_a_card_takes_the_place_of_nobodys_page(recognizer, tone_store, tiny_recipe, tmp_path, monkeypatch):

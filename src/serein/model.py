@@ -178,6 +178,10 @@ def load_model(folder: str | Path) -> tuple[EmotionClassifier | Committee | WAPT
         raise ModelError(f"{folder}: has no {WEIGHTS_FILE}") from error
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError) as error:
         raise ModelError(f"{path}: these weights do not fit {CONFIG_FILE}: {error}") from error
+    if whose is None:
+        raise ModelError(
+            f"{path}: was written by an earlier serein and does not say to which {CONFIG_FILE} it belongs; train again"
+        )
     if whose != _bound(config):
         raise ModelError(f"{path}: belongs to another {CONFIG_FILE} than the one beside it; train again")
     return module.eval(), config

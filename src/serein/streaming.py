@@ -17,6 +17,7 @@ from serein.frames.windows import plan_windows
 from serein.timeline import Silent, Timeline, Window
 
 BLOCK_SECONDS = 60  # of sound that is taken in before the windows that it completes are judged
+MOST_PIECES = 256  # of sound that is held; more are joined, for each takes memory of its own
 GROUP_SECONDS = 60  # of windows that are judged at once: where they overlap much, a block has many times its own length
 Judge = Callable[[list[Float32[np.ndarray, " _"]]], list[list[float]]]
 """Probabilities, a row each, of recordings (mono, 16 kHz)."""
@@ -154,7 +155,10 @@ class EmotionStream:
 
     def _hold(self, samples: Float32[np.ndarray, " _"]) -> None:
         self._arrived += len(samples)
-        self._held.append(samples)
+        if len(samples):  # the resampler often keeps what it was given
+            self._held.append(samples)
+        if len(self._held) > MOST_PIECES:
+            self._joined()
 
     def _joined(self) -> Float32[np.ndarray, " _"]:
         self._held = [np.concatenate(self._held)]

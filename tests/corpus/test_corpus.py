@@ -180,6 +180,20 @@ def test_a_folder_whose_name_begins_with_a_space_is_found_again(tmp_path: Path) 
     assert list(Corpus.from_csv(tmp_path / "calls.csv")) == list(corpus)
 
 
+def test_a_file_whose_name_ends_in_a_space_is_refused(tmp_path: Path) -> None:
+    corpus = Corpus("calls", (Utterance("a", tmp_path / "a.wav ", "F1"),))
+    with pytest.raises(CorpusError, match="ends in a space"):
+        corpus.to_csv(tmp_path / "calls.csv")
+
+
+def test_a_table_that_is_a_link_has_the_paths_of_the_place_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "far" / "deep").mkdir(parents=True)
+    (tmp_path / "near.csv").symlink_to(tmp_path / "far" / "deep" / "calls.csv")
+    Corpus("calls", (Utterance("a", tmp_path / "audio" / "a.wav", "F1"),)).to_csv(tmp_path / "near.csv")
+    (found,) = Corpus.from_csv(tmp_path / "far" / "deep" / "calls.csv")
+    assert found.path.resolve() == tmp_path / "audio" / "a.wav"
+
+
 def test_a_corpus_moves_together_with_its_table(tmp_path: Path) -> None:
     old = tmp_path / "old"
     Corpus("calls", (Utterance("a", old / "audio" / "a.wav", "F1"),)).to_csv(old / "calls.csv")

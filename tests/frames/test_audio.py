@@ -482,10 +482,26 @@ def test_mp3_with_a_vbri_header_is_held_to_it():
         load_audio(whole[: len(whole) // 2])
 
 
-@pytest.mark.parametrize("between", [b"", b"ID3\3\0\0\0\0\1\2" + bytes(130)])
+BETWEEN = {
+    "nothing": b"",
+    "ID3v2": b"ID3\3\0\0\0\0\1\2" + bytes(130),
+    "ID3v1": b"TAG" + bytes(125),
+    "both": b"TAG" + bytes(125) + b"ID3\3\0\0\0\0\1\2" + bytes(130),
+    "APE": b"APETAGEX" + b"\xff" * 200,
+    "padding": bytes(3_000),
+}
+
+
+@pytest.mark.parametrize("between", BETWEEN)
 def test_mp3_files_that_were_joined_are_refused_rather_than_cut(between):
-    with pytest.raises(CorruptAudio, match=r"holds several MP3 files.*ffmpeg"):
-        load_audio(MP3 + between + MP3)
+    with pytest.raises(CorruptAudio, match=r"several MP3 files.*ffmpeg"):
+        load_audio(MP3 + BETWEEN[between] + MP3)
+
+
+@pytest.mark.parametrize("between", sorted(set(BETWEEN) - {"nothing"}))  # without anything they are one row of frames
+def test_so_are_those_without_a_length(between):
+    with pytest.raises(CorruptAudio, match=r"several MP3 files.*ffmpeg"):
+        load_audio(without_xing(MP3) + BETWEEN[between] + MP3)
 
 
 def test_tags_around_mp3_do_not_matter():

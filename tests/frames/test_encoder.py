@@ -336,7 +336,7 @@ def test_what_would_be_ignored_is_refused(tiny_checkpoint):
         with pytest.raises(UsageError, match="is a folder, of which there is no revision v2"):
             find(folder, revision="v2")
     with pytest.raises(
-        UsageError, match="logmel: is built in, and takes no revision and no dtype and no whisper_padding"
+        UsageError, match="logmel: is built in, and knows nothing of revision and dtype and cut Whisper"
     ):
         load_encoder("logmel", revision="v2", dtype="bfloat16", whisper_padding=False)
     assert load_encoder("logmel", revision="", dtype="float32", whisper_padding=True).revision == ""

@@ -509,7 +509,7 @@ def test_a_fresh_adapter_standardises_with_the_training_talkers_alone(task):
     assert model.adapter.front_end.mean.equal(task.array.moments(task.with_views(task.parts().train))[0])
 
 
-@pytest.mark.parametrize("data", ["inductive", "elsewhere"])
+@pytest.mark.parametrize("data", ["inductive", "elsewhere", "transductive"])
 def test_each_corpus_is_standardised_by_itself_and_labels_are_learned_as_without_the_others(task, monkeypatch, data):
     heard = []
 
@@ -519,16 +519,18 @@ def test_each_corpus_is_standardised_by_itself_and_labels_are_learned_as_without
 
     adapt = systems.adapt
     monkeypatch.setattr(systems, "adapt", spy)
-    (others,) = task.elsewhere
-    loud = task.array.flat.clone()  # as from another room
-    (start,) = task.array.lengths[: others[0]].sum().view(1).tolist()
-    loud[start:] = 3 * loud[start:] + 2
-    task = with_data(replace(task, array=replace(task.array, flat=loud)), data)
+    first, second = task.elsewhere[0].split(2)
+    loud = task.array.flat.clone()  # as from other rooms
+    for others, factor in ((first, 3), (second, 2)):
+        start, end = (int(task.array.lengths[:place].sum()) for place in (others[0], others[-1] + 1))
+        loud[start:end] = factor * loud[start:end] + factor
+    task = with_data(replace(task, array=replace(task.array, flat=loud), elsewhere=(first, second)), data)
     outcome = SYSTEMS["adapter"](task, quiet)
     ((array, indices),) = heard
-    train = task.with_views(task.parts().train)
-    assert set(indices.tolist()) == {*others.tolist(), *(train.tolist() if data == "inductive" else ())}
-    for members in (others, train):
+    train = task.with_views(task.own[: len(task.own) // 2] if data == "transductive" else task.parts().train)
+    own = set() if data == "elsewhere" else {*train.tolist()}
+    assert set(indices.tolist()) == {*first.tolist(), *second.tolist()} | own
+    for members in (first, second, train):
         mean, deviation = array.moments(members)
         assert torch.allclose(mean, torch.zeros(1, 80), atol=2e-3)
         assert torch.allclose(deviation, torch.ones(1, 80), atol=2e-3)

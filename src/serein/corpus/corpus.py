@@ -177,9 +177,9 @@ class Corpus:
         """Write the table, with paths relative to its folder; columns that hold nothing are left out.
 
         Raises:
-            CorpusError: a path is not written in UTF-8, as the table is.
+            CorpusError: a path is not written in UTF-8, as the table is, or ends in a space, which is not read.
         """
-        folder = Path(table).parent.resolve()
+        folder = Path(table).resolve().parent  # of a link, where what it points at is written
         # folders as they really lie: "link/.." is not where the link stands
         real = cache(Path.resolve)
         extras = list(dict.fromkeys(name for utterance in self.utterances for name in utterance.extra))
@@ -191,6 +191,8 @@ class Corpus:
             path = Path(os.path.relpath(real(utterance.path.parent) / utterance.path.name, folder)).as_posix()
             if not is_utf8(path):
                 raise CorpusError(f"{path!r}: is not UTF-8, as {table} is; rename the file or folder")
+            if path[-1].isspace():
+                raise CorpusError(f"{path!r}: ends in a space, which no table keeps; rename the file")
             writer.writerow(
                 [
                     utterance.id,

@@ -54,8 +54,11 @@ def score_table(study: Study) -> list[list[str]]:
     Where shares of labels differ nothing is held against the first: `serein.evaluate.study_curves` compares those that
     have as many.
     """
-    header = [*SCORE_HEADER, *(SEEDS_HEADER if _several_seeds(study) else ())]
-    scores = [_score_cells(row)[: len(header)] for row in study.rows]
+    header, scores = [*SCORE_HEADER], [_score_cells(row) for row in study.rows]
+    if _several_seeds(study):
+        header += SEEDS_HEADER
+        for cells, row in zip(scores, study.rows, strict=True):
+            cells.append(percent(row.summary.seed_sd.ua) if len(row.run.seeds) > 1 else "")
     if study.fewer_labels:
         return [header, *scores]
     minus = [["", "", ""], *(_minus_cells(row) for row in study.rows[1:])]
@@ -189,7 +192,6 @@ def _score_cells(row: Row) -> list[str]:
         f"{percent(pooled.ua)} [{ends(row.summary.intervals.ua, between=', ')}]",
         percent(pooled.wa),
         percent(pooled.macro_f1),
-        percent(row.summary.seed_sd.ua) if len(row.run.seeds) > 1 else "",
     ]
 
 

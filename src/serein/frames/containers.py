@@ -19,6 +19,8 @@ MOST_CHUNKS = 1_000  # before the sound; a file of empty chunks must not keep us
 OPEN_LENGTH = "the header leaves the length open; everything after it was taken as sound"
 BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 XING = re.compile(rb"(?:Xing|Info)...[\1\3\5\7\x09\x0b\x0d\x0f](?!\0{4})", re.DOTALL)  # with a length in it
+MPEG_MAY_FOLLOW = re.compile(rb"\xff|ID3")
+SEARCHED = 65_536  # bytes behind the last frame
 MPEG_SHIFT = {3: 0, 2: 1, 0: 2}  # version bits of MPEG 1, 2, 2.5: how often the sample rate is halved
 MPEG_KILOBITS = (
     (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320),  # MPEG 1
@@ -199,18 +201,27 @@ def _check_mp3(stream: io.BufferedIOBase, name: str) -> Container:
     if found := XING.search(first):
         if found[0][7] & 2 and len(first) >= found.end() + 8:  # it says its bytes too, behind its frames
             (size,) = struct.unpack_from(">I", first, found.end() + 4)
-            if size and _count_mp3(stream, _behind_tag(stream, start + size), most=2)[0] == 2:
-                raise CorruptAudio(
-                    f"{name}: holds several MP3 files, one after the other, of which only the first would be heard; "
-                    "split it, or convert it with `ffmpeg -i INPUT OUTPUT.wav`"
-                )
+            _refuse_more_mp3(stream, start + size, name)
         return Container(stream)
     # Else libsndfile guesses the length from the first frames' bit rate, and reads no further than that.
     frame = _mp3_frame(first[:4])
     if frame and first.startswith(b"VBRI", 36) and len(first) >= 54:
         (promised,) = struct.unpack_from(">I", first, 50)
         return Container(stream, frames=promised * frame[1])
-    return Container(stream, frames=_count_mp3(stream, start)[1])
+    _, samples, end = _count_mp3(stream, start)
+    _refuse_more_mp3(stream, end, name)
+    return Container(stream, frames=samples)
+
+
+def _refuse_more_mp3(stream: io.BufferedIOBase, end: int, name: str) -> None:
+    """Refuse frames behind the last one that is heard; tags and padding may stand there, or between."""
+    stream.seek(end)
+    for found in MPEG_MAY_FOLLOW.finditer(stream.read(SEARCHED)):
+        if _count_mp3(stream, _behind_tag(stream, end + found.start()), most=3)[0] == 3:
+            raise CorruptAudio(
+                f"{name}: is damaged, or several MP3 files, one after the other: only the first part would be heard; "
+                "split it, or convert it with `ffmpeg -i INPUT OUTPUT.wav`"
+            )
 
 
 def _behind_tag(stream: io.BufferedIOBase, start: int) -> int:
@@ -222,8 +233,8 @@ def _behind_tag(stream: io.BufferedIOBase, start: int) -> int:
     return start
 
 
-def _count_mp3(stream: io.BufferedIOBase, start: int, *, most: int | None = None) -> tuple[int, int]:
-    """Whole frames that follow each other from byte ``start``, and the samples a channel in them."""
+def _count_mp3(stream: io.BufferedIOBase, start: int, *, most: int | None = None) -> tuple[int, int, int]:
+    """Whole frames that follow each other from byte ``start``, the samples a channel in them, and where they end."""
     end = stream.seek(0, io.SEEK_END)
     count = samples = 0
     while count != most:
@@ -234,7 +245,7 @@ def _count_mp3(stream: io.BufferedIOBase, start: int, *, most: int | None = None
         start += frame[0]
         count += 1
         samples += frame[1]
-    return count, samples
+    return count, samples, start
 
 
 def _mp3_frame(header: bytes) -> tuple[int, int] | None:

@@ -100,9 +100,9 @@ def load_encoder(
         raise UsageError(f"device {device!r}: cannot be used here: {error}") from error
     if name == LogMelEncoder.name:
         _resolve(layers, 0, name)
-        unused = {"revision": revision, "dtype": dtype != "float32", "whisper_padding": not whisper_padding}
+        unused = {"revision": revision, "dtype": dtype != "float32", "cut Whisper": not whisper_padding}
         if asked := [option for option, is_asked in unused.items() if is_asked]:
-            raise UsageError(f"{name}: is built in, and takes no {' and no '.join(asked)}; leave it out")
+            raise UsageError(f"{name}: is built in, and knows nothing of {' and '.join(asked)}; leave that out")
         return LogMelEncoder()
     checkpoint = find_checkpoint(name, revision, token)
     resolved = _resolve(layers, checkpoint.blocks, name)

@@ -94,7 +94,7 @@ def find_checkpoint(
     """
     if Path(name).is_dir():
         if revision:
-            raise UsageError(f"{name}: is a folder, of which there is no revision {revision}; leave --revision out")
+            raise UsageError(f"{name}: is a folder, of which there is no revision {revision}; leave the revision out")
         folder, commit = Path(name).resolve(), ""
         name = str(folder)
     else:

@@ -213,14 +213,14 @@ def _fresh(task: Task) -> Callable[[int], WAPTransformer]:
 
 
 def _moments(task: Task) -> tuple[Tensor, Tensor]:
-    """Mean and deviation of the frames that labels are learned from."""
+    """Mean and deviation of the training talkers' frames, at all speeds."""
     return task.array.moments(task.with_views(task.parts().train))
 
 
-def _brought_home(adapter: WAPTransformer, task: Task) -> WAPTransformer:
-    """An adapter trained on other frames, which it standardised with theirs, for the frames of this task."""
+def _brought_home(adapter: WAPTransformer, moments: tuple[Tensor, Tensor]) -> WAPTransformer:
+    """An adapter trained on other frames, which it standardised with theirs, for frames of these moments."""
     adapter = copy.deepcopy(adapter)
-    standardise_with(adapter.front_end, _moments(task))
+    standardise_with(adapter.front_end, moments)
     return adapter
 
 
@@ -251,7 +251,7 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     train, validation, test = task.parts()
     data = task.recipe.adapt.data
     if (pretrained := task.pretrained) is not None:
-        home = _brought_home(pretrained, task)
+        home = _brought_home(pretrained, _moments(task))
         return Start(lambda _: home, [], "")
     if data == "none":
         return Start(_fresh(task), [], "")
@@ -262,14 +262,15 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     }[data]
     heard = torch.cat([task.with_views(own), *task.elsewhere])
     array = task.array
+    moments = array.moments(task.with_views(own)) if len(own) else _moments(task)
     if task.elsewhere:  # else what tells one corpus from another, microphone and room, would be learned first
         array = array.standardised(
-            [(task.own, _moments(task)), *((others, array.moments(others)) for others in task.elsewhere)]
+            [(task.own, moments), *((others, array.moments(others)) for others in task.elsewhere)]
         )
     checkpoint = task.adapter_checkpoint(heard)
     adapted = adapt(array, heard, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
     seconds["adapt"] = checkpoint.spent()
-    home = _brought_home(adapted.adapter, task) if task.elsewhere else adapted.adapter
+    home = _brought_home(adapted.adapter, moments) if task.elsewhere else adapted.adapter
     return Start(lambda _: home, adapted.history, adapted.collapse)
 
 
