@@ -217,13 +217,6 @@ def _moments(task: Task) -> tuple[Tensor, Tensor]:
     return task.array.moments(task.with_views(task.parts().train))
 
 
-def _brought_home(adapter: WAPTransformer, moments: tuple[Tensor, Tensor]) -> WAPTransformer:
-    """An adapter trained on other frames, which it standardised with theirs, for frames of these moments."""
-    adapter = copy.deepcopy(adapter)
-    standardise_with(adapter.front_end, moments)
-    return adapter
-
-
 def _spaces_before_labels(task: Task, start: Start) -> dict[str, Tensor]:
     """The test utterances' mean frames under an adapter that nothing trained, and under the trained one if there is."""
     trained = start.history or task.pretrained is not None
@@ -251,8 +244,9 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     train, validation, test = task.parts()
     data = task.recipe.adapt.data
     if (pretrained := task.pretrained) is not None:
-        home = _brought_home(pretrained, _moments(task))
-        return Start(lambda _: home, [], "")
+        given = copy.deepcopy(pretrained)
+        standardise_with(given.front_end, _moments(task))  # it has those of the frames that it heard
+        return Start(lambda _: given, [], "")
     if data == "none":
         return Start(_fresh(task), [], "")
     own = {
@@ -262,16 +256,17 @@ def start_of(task: Task, seconds: dict[str, float], report: Report) -> Start:
     }[data]
     heard = torch.cat([task.with_views(own), *task.elsewhere])
     array = task.array
-    moments = array.moments(task.with_views(own)) if len(own) else _moments(task)
     if task.elsewhere:  # else what tells one corpus from another, microphone and room, would be learned first
+        moments = array.moments(task.with_views(own)) if len(own) else _moments(task)
         array = array.standardised(
             [(task.own, moments), *((others, array.moments(others)) for others in task.elsewhere)]
         )
     checkpoint = task.adapter_checkpoint(heard)
     adapted = adapt(array, heard, task.config, task.recipe, seed=task.seed, checkpoint=checkpoint, report=report)
     seconds["adapt"] = checkpoint.spent()
-    home = _brought_home(adapted.adapter, moments) if task.elsewhere else adapted.adapter
-    return Start(lambda _: home, adapted.history, adapted.collapse)
+    if task.elsewhere:
+        standardise_with(adapted.adapter.front_end, moments)
+    return Start(lambda _: adapted.adapter, adapted.history, adapted.collapse)
 
 
 SYSTEMS: dict[str, Callable[[Task, Report], Outcome]] = {
