@@ -150,9 +150,10 @@ def comparison(runs: Sequence[Run]) -> list[Block]:
         Table(pair_header, pair_rows, text_columns=TEXT_COLUMNS),
         Paragraph(
             "UA difference: the system's UA minus that of the one it is held against, in points, with a paired 95 % "
-            "interval over the same talkers. p: how likely equally good systems differ by at least this much with "
-            "such talkers. Holm's p is adjusted for the number of comparisons, and where it is below 0.05 one system "
-            "is called better. McNemar's p takes the utterances of one talker as independent, so it is often too "
+            "interval over the same talkers. p: how likely these trained systems, were they equally good, would differ "
+            "by at least this much with such talkers; what trainings from other seeds would score is in no interval "
+            "and no p. Holm's p is adjusted for the number of comparisons, and where it is below 0.05 one system is "
+            "called better. McNemar's p takes the utterances of one talker as independent, so it is often too "
             "small; it decides nothing here."
         ),
     ]
