@@ -177,7 +177,7 @@ def test_every_kind_of_leak_is_found_between_the_parts_that_have_it():
     assert {(leak.kind, leak.between, leak.values) for leak in found} == {
         ("talker", ("train", "test"), ("F1",)),
         ("talker", ("train", "validation"), ("F2",)),
-        ("audio", ("validation", "test"), ("h3",)),
+        ("audio", ("validation", "test"), ("c = e",)),
         ("text", ("train", "validation"), ("hello",)),
     }
     assert {leak.fold for leak in found} == {"one"}
@@ -206,8 +206,12 @@ def test_what_an_oracle_scores_on_its_validation_is_not_listed_again():
             "fold f: 6 texts are in both train and validation (milder: test stays apart): a, b, c, d and 2 more",
         ),
         (
-            Leak("audio", "f", ("validation", "test"), ("0" * 64, "1" * 64)),
-            f"fold f: 2 recordings are in both validation and test: {'0' * 23}…, {'1' * 23}…",
+            Leak("audio", "f", ("validation", "test"), ("a1 = b1", "0" * 64)),
+            f"fold f: 2 recordings are in both validation and test: a1 = b1, {'0' * 59}…",
+        ),
+        (
+            Leak("text", "f", ("train", "test"), ("0" * 25,)),
+            f"fold f: 1 text is in both train and test: {'0' * 23}…",
         ),
     ],
 )

@@ -143,11 +143,14 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
     shared = replace(protocol, name="x-TALKERS-SHARED", shares_talkers=True)
     shared_talker = Leak("talker", "fold-0", ("train", "validation"), ("F1",))
     shared_text = Leak("text", "fold-0", ("train", "validation"), ("dogs",))
+    copied = Leak("audio", "fold-0", ("train", "test"), ("a = b",))
+    copied_aside = Leak("audio", "fold-0", ("train", "validation"), ("a = b",))
     runs = [
-        ("plain", make_run("a", leaks=[str(shared_text)])),
+        ("plain", make_run("a", leaks=[str(shared_text), str(copied_aside)])),
         ("oracle", make_run("b", protocol=oracle(protocol))),
         ("shared", make_run("c", protocol=shared)),
         ("mixed", make_run("d", protocol=mixed(protocol), leaks=[str(shared_talker)])),
+        ("copied", make_run("g", leaks=[str(shared_text), str(copied)])),
         ("transductive", make_run("e", adapter_training="transductive", synthetic=True)),
         ("z-norm", make_run("f", talker_statistics="z-norm")),
     ]
@@ -158,6 +161,7 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
         "ORACLE: intervals too narrow",
         "TALKERS SHARED: intervals too narrow",
         "validation talkers also train",
+        "a recording is on both sides",
         "transductive: intervals too narrow, synthetic voices",
         "talker statistics",
     ]

@@ -21,6 +21,7 @@ TALKERS_SHARED = "TALKERS-SHARED"
 _PAIRS = (("train", "test"), ("validation", "test"), ("train", "validation"))
 _SHAREABLE: dict[Literal["talker", "audio", "text"], str]
 _SHAREABLE = {"talker": "talker", "audio": "audio_hash", "text": "text"}
+_SHOWN = {"talker": 24, "audio": 60, "text": 24}  # characters of each value in a sentence
 _LONGEST = 100
 _FOLDER_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._~%-]{{0,{_LONGEST - 1}}}")
 
@@ -150,7 +151,7 @@ class Leak:
         kind: what is shared: a talker, a recording (by its hash) or a text.
         fold: the fold's name.
         between: the two parts.
-        values: the talkers, hashes or texts, sorted.
+        values: the talkers or texts, or of each recording an utterance of either part, "ID = ID"; sorted.
     """
 
     kind: Literal["talker", "audio", "text"]
@@ -163,7 +164,8 @@ class Leak:
         noun = {"talker": "talker", "audio": "recording", "text": "text"}[self.kind]
         subject = f"{count} {noun} is" if count == 1 else f"{count} {noun}s are"
         milder = "" if "test" in self.between else " (milder: test stays apart)"
-        shown = ", ".join(value if len(value) <= 24 else f"{value[:23]}…" for value in self.values[:4])
+        longest = _SHOWN[self.kind]
+        shown = ", ".join(v if len(v) <= longest else f"{v[: longest - 1]}…" for v in self.values[:4])
         more = f" and {count - 4} more" if count > 4 else ""
         return f"fold {self.fold}: {subject} in both {' and '.join(self.between)}{milder}: {shown}{more}"
 
@@ -192,10 +194,10 @@ def find_leaks(protocol: Protocol, corpus: Corpus) -> list[Leak]:
             if protocol.oracle and (first, second) == ("validation", "test"):
                 continue
             for kind, attribute in _SHAREABLE.items():
-                shared = {getattr(u, attribute) for u in utterances[first]}
-                shared &= {getattr(u, attribute) for u in utterances[second]}
-                if shared := shared - {""}:
-                    leaks.append(Leak(kind, fold.name, (first, second), tuple(sorted(shared))))
+                one, other = ({getattr(u, attribute): u.id for u in utterances[part]} for part in (first, second))
+                if shared := (one.keys() & other.keys()) - {""}:
+                    names = {f"{one[hash_]} = {other[hash_]}" for hash_ in shared} if kind == "audio" else shared
+                    leaks.append(Leak(kind, fold.name, (first, second), tuple(sorted(names))))
     return leaks
 
 

@@ -7,6 +7,7 @@ from serein.evaluate.runs import Run
 
 _FEW = 4  # talkers: with fewer who show a label `benchmarks/interval_coverage.py` finds intervals too narrow
 # as `serein.corpus.protocol.Leak` says it
+_RECORDING_ON_BOTH_SIDES = re.compile(r"fold \S+: \d+ recordings? (is|are) in both (train|validation) and test\b")
 _VALIDATION_TALKERS_TRAIN = re.compile(r"fold \S+: \d+ talkers? (is|are) in both train and validation\b")
 
 
@@ -20,6 +21,7 @@ def remarks(run: Run) -> list[str]:
         "TALKERS SHARED: intervals too narrow": run.protocol.shares_talkers,
         "validation talkers also train": not run.protocol.shares_talkers
         and any(_VALIDATION_TALKERS_TRAIN.match(leak) for leak in run.leaks),
+        "a recording is on both sides": any(_RECORDING_ON_BOTH_SIDES.match(leak) for leak in run.leaks),
         "transductive: intervals too narrow": run.adapter_training == "transductive",
         "a label of few talkers: intervals too narrow": _has_rare_label(run),
         "talker statistics": run.talker_statistics != "none",
