@@ -37,7 +37,7 @@ from serein.nn.pooling import AttentiveStatisticsPooling
 from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
 from serein.train.adapt import adapt, fresh_adapter
-from serein.train.crossval import label_indices, model_config
+from serein.train.crossval import classes_of, model_config
 from serein.train.finetune import finetune
 from serein.train.machine import peak_memory_bytes
 from serein.train.systems import fresh_classifier
@@ -138,7 +138,7 @@ def fine_tuning(corpus: Corpus, scale: float, args: argparse.Namespace) -> Cost:
     everyone = torch.arange(len(array.ids))
     config = model_config(store, array, recipe, corpus.labels)
     model = fresh_classifier(config, recipe, fresh_adapter(config, array.moments(everyone), 0), 0)
-    labels = label_indices(array.ids, corpus, corpus.labels)
+    labels = classes_of(array.ids, corpus, corpus.labels)
     finetune(model, array, labels, everyone, recipe, classes=corpus.labels, report=clock)
     return _on_frames(model, array.flat.nbytes, clock, scale)
 

@@ -20,7 +20,7 @@ from serein.frames.store import FrameStore
 from serein.model import build_adapter
 from serein.recipe import Recipe
 from serein.train.adapt import adapt
-from serein.train.crossval import label_indices, model_config
+from serein.train.crossval import classes_of, model_config
 from serein.train.finetune import finetune
 from serein.train.systems import fresh_classifier
 
@@ -56,7 +56,7 @@ def step_flops(store: FrameStore, corpus: Corpus, recipe: Recipe) -> dict[str, f
     with FlopCounterMode(display=False) as adapting:
         adapt(array, middle, config, once)
     model = fresh_classifier(config, once, build_adapter(config), 0)
-    labels = label_indices(array.ids, corpus, corpus.labels)
+    labels = classes_of(array.ids, corpus, corpus.labels)
     plain = Recipe.from_toml(once.to_toml(), ["finetune.balance=none"])
     with FlopCounterMode(display=False) as tuning:
         finetune(model, array, labels, middle, plain, classes=corpus.labels)

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 Table = Annotated[Path, typer.Argument(help="The corpus's table.")]
 EncoderName = Annotated[str, typer.Option("--encoder", help="Hub id or folder of a transformers encoder, or logmel.")]
 Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+ModelRevision = Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of a model on the Hub.")]
+EncoderPlace = Annotated[
+    str | None, typer.Option("--encoder", help="Where the encoder is, if not where it was in training.")
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1")]
 Dtype = Annotated[str, typer.Option(help="float32, or bfloat16: faster, changes the last digits.")]
 CutWhisper = Annotated[
@@ -34,7 +38,7 @@ ProtocolName = Annotated[
     str, typer.Option("--protocol", help="sessions, talkers, talkers-5, emobox, ...: see docs/protocols.md")
 ]
 FoldsFile = Annotated[Path | None, typer.Option(help="EmoBox's folds, for --protocol emobox.")]
-Seeds = Annotated[int, typer.Option(min=1, help="Repetitions: seeds 0, 1, ...")]
+Seeds = Annotated[int, typer.Option(min=1, max=1000, help="Repetitions: seeds 0, 1, ...")]
 Views = Annotated[
     list[Path] | None,
     typer.Option(
@@ -49,7 +53,7 @@ Beside = Annotated[
     list[Path] | None,
     typer.Option(help="For co-att: log-mel frames of the corpus, then of each --view in their order; repeatable."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, max=999, help="Of all that is drawn.")]
 
 
 def output_folder(what: str) -> Any:
@@ -101,6 +105,15 @@ def open_stores(folders: list[Path] | None) -> "list[FrameStore]":
     from serein.frames.store import FrameStore
 
     return [FrameStore(folder) for folder in folders or []]
+
+
+def refuse_unheard(system: str, recipe: "Recipe", unlabelled: list[Path] | None, beside: list[Path] | None) -> None:
+    """Raise a UsageError where a run of one system is given frames that it would leave aside."""
+    if unlabelled and (system != "adapter" or recipe.adapt.data == "none"):
+        why = "the recipe has adapt.data = none" if system == "adapter" else f"{system} has no adapter training"
+        raise UsageError(f"--unlabelled: {why}, so nobody would hear it; --set adapt.data=inductive, or leave it out")
+    if beside and system != "co-att":
+        raise UsageError(f"--beside: is for co-att, and {system} would not hear it; leave it out")
 
 
 def refuse_overwriting(output: Path, read: str | Path | None) -> None:

@@ -35,6 +35,7 @@ from serein.arguments import (
     output_folder,
     parse_numbers,
     refuse_overwriting,
+    refuse_unheard,
     relabel,
 )
 from serein.cli_errors import run
@@ -217,6 +218,7 @@ def crossval(
 
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     chosen = choose_recipe(recipe, changes, [system])
+    refuse_unheard(system, chosen, unlabelled, beside)
     with terminal.progress() as report:
         folder = cross_validate(
             store, labelled, folds, output, chosen,
@@ -240,9 +242,7 @@ def train(
     scores_from: Annotated[
         Path | None, typer.Option(help="A finished run of `serein crossval`, same recipe: its scores go on the card.")
     ] = None,
-    abstain_below: Annotated[
-        float, typer.Option(min=0.0, help="A best probability below this is marked as unsure; under 1.")
-    ] = 0.0,
+    abstain_below: Annotated[float, typer.Option(min=0.0, help="A best score below this is unsure; under 1.")] = 0.0,
     label_map: LabelMap = "",
     seed: Seed = 0,
 ) -> None:

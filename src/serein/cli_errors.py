@@ -3,18 +3,26 @@
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from serein.errors import SereinError
 
+# torch says it in a RuntimeError
+_NO_MEMORY = re.compile(r"out of memory|(not enough|can't allocate|cannot allocate) memory", re.IGNORECASE)
+_SMALLER = (
+    "give training a smaller --set finetune.batch_size=... or adapt.batch_size, or a smaller model.width, leave frames "
+    "on disk with speed.frames=mapped, or take a smaller encoder"
+)
+
 
 def run(app: Callable[[], object]) -> None:
     """Call the command line's application; a traceback needs ``--debug``.
 
-    What the disk, the network or a wrong path refuses is told like serein's own errors, and ends with 1. Who closes
-    the pipe, as ``head`` does, is told nothing.
+    What the disk, the network, a wrong path or the memory refuses is told like serein's own errors, and ends with 1.
+    Who closes the pipe, as ``head`` does, is told nothing.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
@@ -29,6 +37,10 @@ def run(app: Callable[[], object]) -> None:
         _end(error, str(error), error.exit_code)
     except OSError as error:
         _end(error, explain(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        if not _NO_MEMORY.search(str(error)) and not isinstance(error, MemoryError):
+            raise
+        _end(error, f"not enough memory ({_in_one_line(error)}); {_SMALLER}", 1)
 
 
 def explain(error: OSError) -> str:
@@ -38,7 +50,7 @@ def explain(error: OSError) -> str:
         >>> explain(PermissionError(errno.EACCES, "Permission denied", "/frames"))
         '/frames: Permission denied; change its permissions, or give another path'
     """
-    what = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    what = error.strerror or _in_one_line(error)
     where = error.filename2 or error.filename  # of a rename, the name that a user knows
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
@@ -50,6 +62,10 @@ def explain(error: OSError) -> str:
         case _:
             remedy = "`serein --debug ...` shows where in the program"
     return f"{what}; {remedy}" if where is None else f"{where}: {what}; {remedy}"
+
+
+def _in_one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _end(error: Exception, text: str, code: int) -> NoReturn:

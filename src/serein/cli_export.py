@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from serein.arguments import output_file
+from serein.arguments import EncoderPlace, output_file
 from serein.errors import UsageError
 
 exporting = typer.Typer()
@@ -18,7 +18,7 @@ def export(
     with_encoder: Annotated[
         bool, typer.Option("--with-encoder", help="From the waveform on: `serein predict` then needs no torch.")
     ] = False,
-    encoder: Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")] = None,
+    encoder: EncoderPlace = None,
 ) -> None:
     """Write a model as an ONNX graph, checked against torch.
 

@@ -22,7 +22,7 @@ def compare(
     Example: `serein compare runs/linear runs/adapter`
     """
     from serein import terminal
-    from serein.evaluate.comparison import as_document, compare_all, comparison_table
+    from serein.evaluate.comparison import as_document, compare_all, comparison_table, title
     from serein.evaluate.runs import load_run
 
     if len(runs) < 2:
@@ -32,7 +32,7 @@ def compare(
         terminal.print_json([as_document(comparison) for comparison in found])
     else:
         header, *rows = comparison_table(found)
-        terminal.print_table("Differences in UA, in points [95 % interval]", header, rows)
+        terminal.print_table(title(found), header, rows)
 
 
 @judge.command()

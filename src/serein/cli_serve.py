@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from serein.arguments import Device, EncoderPlace, ModelRevision
+
 serving = typer.Typer()
 
 
@@ -13,9 +15,9 @@ def serve(
     model: Annotated[str, typer.Argument(help="The model's folder, or its id on the Hub.")],
     host: Annotated[str, typer.Option(help="0.0.0.0 for all of the network.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535)] = 8000,
-    encoder: Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1")] = "cpu",
+    encoder: EncoderPlace = None,
+    revision: ModelRevision = None,
+    device: Device = "cpu",
     max_megabytes: Annotated[float, typer.Option(min=0.001, max=2000, help="Of a request's body.")] = 25.0,
     max_seconds: Annotated[float, typer.Option(min=0.1, max=86_400, help="Of a recording.")] = 600.0,
     decode_seconds: Annotated[float, typer.Option(min=0.01, max=3600, help="For decoding one recording.")] = 10.0,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from serein.answers import rank
-from serein.arguments import Json, output_file, refuse_overwriting
+from serein.arguments import Device, EncoderPlace, Json, ModelRevision, output_file, refuse_overwriting
 from serein.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 SOME_FAILED = 3
 TOGETHER = 60  # seconds of recordings that are in memory at once; a longer one is so alone
-
-EncoderPlace = Annotated[str | None, typer.Option(help="Where the encoder is, if not where it was in training.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a model on the Hub.")]
 
 use = typer.Typer()
 
@@ -43,7 +39,7 @@ def predict(
     recordings: Annotated[list[Path], typer.Argument(help="Audio files.")],
     encoder: EncoderPlace = None,
     device: Device = "cpu",
-    revision: Revision = None,
+    revision: ModelRevision = None,
     as_json: Json = False,
 ) -> None:
     """Name the emotion of recordings; one that cannot be read is named, and the others are done.
@@ -88,7 +84,7 @@ def timeline(
     output: Annotated[Path | None, output_file("The file to write, if not stdout.")] = None,
     encoder: EncoderPlace = None,
     device: Device = "cpu",
-    revision: Revision = None,
+    revision: ModelRevision = None,
 ) -> None:
     """Follow the emotion along a recording, in overlapping windows; hours of audio need no more memory than minutes.
 

@@ -138,6 +138,7 @@ def save_model(folder: str | Path, module: nn.Module, config: ModelConfig) -> No
     # The weights say whose they are, so that a kill between the two files cannot leave a mixture of two models.
     write_atomically(folder / WEIGHTS_FILE, save(tensors, metadata={"config": _bound(config).model_dump_json()}))
     write_atomically(folder / CONFIG_FILE, (config.model_dump_json(indent=2) + "\n").encode())
+    (folder / ATTRIBUTES_FILE).unlink(missing_ok=True)  # they are another adapter's, and would be shared with this one
 
 
 def load_config(folder: str | Path) -> ModelConfig:

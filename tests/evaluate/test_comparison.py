@@ -5,7 +5,7 @@ from math import isnan
 import pytest
 
 from serein.corpus.protocol import Fold
-from serein.evaluate.comparison import Comparison, as_document, compare_all, comparison_table
+from serein.evaluate.comparison import Comparison, as_document, compare_all, comparison_table, title
 from serein.evaluate.metrics import Scores
 from serein.evaluate.report import write_report
 from serein.evaluate.runs import load_run
@@ -26,7 +26,8 @@ def runs(make_run):
 
 def of_ua(difference: float, p: float) -> Comparison:
     scores = Scores(0.0, difference, 0.0)
-    return Comparison("one", "two", Difference(scores, Intervals(*[Interval(-0.1, 0.25)] * 3), p, 0.5), p)
+    found = Difference(scores, Intervals(*[Interval(-0.1, 0.25)] * 3), p, 0.5)
+    return Comparison("one", "two", found, p, "talkers (0123)", ())
 
 
 def test_each_run_is_held_against_the_first_or_each_against_each(runs):
@@ -64,6 +65,27 @@ def test_another_protocol_is_not_compared_and_does_not_count(runs, make_run):
     assert second.holm_p == second.difference.p
     assert json.loads(json.dumps(as_document(first)))["p"] is None
     assert comparison_table([first])[1][3:] == ["", "", "", ""]
+
+
+def test_what_flatters_a_score_is_said_beside_its_differences(runs, make_run):
+    protocol = runs[0].protocol
+    plain, flattered, other = (
+        runs[0],
+        replace(runs[1], adapter_training="transductive", synthetic=True),
+        replace(runs[2], protocol=replace(protocol, name="other")),
+    )
+    first, second = compare_all([plain, flattered, other])
+    assert first.protocol == f"{protocol.name} ({protocol.hash})"
+    assert second.protocol == f"other ({other.protocol.hash}) and {first.protocol}"
+    said = ["linear probe: transductive: intervals too narrow", "linear probe: synthetic voices"]
+    assert as_document(first)["reservations"] == said
+    assert as_document(second)["reservations"] == []
+    assert title([first, second]).splitlines() == [
+        "Differences in UA, in points [95 % interval]",
+        f"protocol {first.protocol}",
+        f"protocol {second.protocol}",
+        *said,
+    ]
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(make_run):

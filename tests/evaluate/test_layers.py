@@ -5,7 +5,7 @@ import pytest
 
 from serein.errors import CorpusError
 from serein.evaluate.layers import ProbedLayer, best_of, rows_of, score_layers, verdict, write_layers
-from serein.evaluate.runs import Prediction
+from serein.evaluate.predictions import Prediction
 from serein.evaluate.significance import talker_p
 from serein.evaluate.statistics import difference_intervals, mean_scores, talker_confusions, talker_intervals
 

@@ -136,6 +136,7 @@ def test_damaged_files_are_named(make_run):
         ("run.json", "{", "is not JSON"),
         ("run.json", "null", "is no JSON object"),
         ("environment.json", "[]", "is no JSON object"),
+        ("recipe.toml", "[model", "is not a recipe that serein wrote"),
         ("predictions.csv", "", "no column id"),
         ("predictions.csv", '"id', "cannot be read as a CSV"),
         ("folds/fold-0/seed-0/history.csv", "stage,epoch,step,loss\nrefit,0,0,high\n", "a cell is no number"),

@@ -153,6 +153,7 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
         ("copied", make_run("g", leaks=[str(shared_text), str(copied)])),
         ("transductive", make_run("e", adapter_training="transductive", synthetic=True)),
         ("z-norm", make_run("f", talker_statistics="z-norm")),
+        ("holed", make_run("h", without_frames={"x": "no such file"})),
     ]
     save_study(tmp_path, "inflation", "t", runs)
     _, *rows = score_table(load_study(tmp_path))
@@ -164,6 +165,7 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
         "a recording is on both sides",
         "transductive: intervals too narrow, synthetic voices",
         "talker statistics",
+        "1 utterance not read",
     ]
     write_study(tmp_path)
     page = (tmp_path / "study.md").read_text()

@@ -5,7 +5,7 @@ from serein.frames.batches import FrameArray
 from serein.frames.store import FrameStore
 from serein.model import ModelConfig
 from serein.recipe import Recipe
-from serein.train.crossval import label_indices, model_config
+from serein.train.crossval import classes_of, model_config
 
 
 @pytest.fixture(scope="session")
@@ -15,6 +15,6 @@ def material(tone_store: FrameStore, tiny_recipe: Recipe) -> tuple[FrameArray, T
     array = tone_store.load()
     return (
         array,
-        label_indices(array.ids, corpus, corpus.labels),
+        classes_of(array.ids, corpus, corpus.labels),
         model_config(tone_store, array, tiny_recipe, corpus.labels),
     )

@@ -13,7 +13,8 @@ from serein.corpus.protocol import Fold, Protocol
 from serein.corpus.readers import READERS
 from serein.corpus.splits import make_protocol
 from serein.evaluate.calibration import Calibration
-from serein.evaluate.runs import FoldRun, Prediction, Run, load_run
+from serein.evaluate.predictions import Prediction
+from serein.evaluate.runs import FoldRun, Run, load_run
 from serein.evaluate.summary import summarise
 from serein.model import EncoderDescription, ModelConfig
 from serein.recipe import Recipe
@@ -95,6 +96,10 @@ def test_what_makes_scores_less_than_they_seem_is_said(run):
     said = text(run=doubtful)
     assert "Remarks: transductive: intervals too narrow, synthetic voices." in said
     assert "Shared between the parts of a fold: text of fold 1." in said
+    assert {result.task_name for result in ModelCard(model_card(replace(MADE, run=doubtful))).data.eval_results} == {
+        "speech emotion recognition, cross-validated with the same recipe; transductive: intervals too narrow; "
+        "synthetic voices"
+    }
 
 
 def test_scores_without_an_interval_are_called_unknown():

@@ -26,7 +26,7 @@ from serein.frames.extract import extract
 from serein.frames.store import FrameStore, write_shard
 from serein.recipe import Recipe
 from serein.train import systems
-from serein.train.crossval import cross_validate, label_indices, model_config
+from serein.train.crossval import classes_of, cross_validate, model_config
 from serein.train.material import gather
 from serein.train.names import run_name
 from serein.train.ship import adapt_store, train_model
@@ -333,8 +333,21 @@ def test_another_torch_continues_no_run_that_is_not_finished(
     (run / "environment.json").write_text(json.dumps(facts | {"torch": "1.13.1"}))
     again = partial(cross_validate, tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
     assert again() == run  # nothing is left to do
-    (run / "predictions.csv").unlink()
+    shutil.rmtree(run / "folds" / protocol.folds[1].name)
     with pytest.raises(StoreError, match=r"that torch 1\.13\.1 began, and this is torch"):
+        again()
+
+
+def test_predictions_that_no_run_json_explains_are_not_taken_over(
+    linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
+):
+    run = Path(shutil.copytree(linear_run, tmp_path / "run"))
+    (run / "run.json").unlink()
+    again = partial(cross_validate, tone_store, labelled, protocol, run, tiny_recipe, system="superb")
+    with pytest.raises(StoreError, match=r"holds predictions, and no run\.json that says what made them"):
+        again()
+    (run / "predictions.csv").unlink()
+    with pytest.raises(StoreError, match=r"holds predictions, and no run\.json"):
         again()
 
 
@@ -423,7 +436,7 @@ def test_a_transductive_run_says_so_and_sees_the_test_talkers_frames(tone_store,
 
 def task_of(store: FrameStore, corpus: Corpus, protocol: Protocol, recipe: Recipe, folder: Path) -> Task:
     array = store.load()
-    labels = label_indices(array.ids, corpus, protocol.labels)
+    labels = classes_of(array.ids, corpus, protocol.labels)
     config = model_config(store, array, recipe, protocol.labels)
     return Task(array, labels, gather(store, ()).talkers, protocol.folds[0], config, recipe, 0, folder)
 
@@ -475,7 +488,7 @@ def test_utterances_of_other_labels_are_not_read(tone_store, labelled, brief, tm
     three = labelled.relabel({"angry": "angry", "neutral": "neutral", "sad": "sad"})
     protocol = make_protocol("sessions", three)
     array = tone_store.load()
-    labels = label_indices(array.ids, three, protocol.labels)
+    labels = classes_of(array.ids, three, protocol.labels)
     assert (labels == -1).sum() == len(labelled) - len(three)
     run = cross_validate(tone_store, three, protocol, tmp_path, brief, system="linear")
     rows = rows_of(run / "predictions.csv")

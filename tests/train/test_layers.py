@@ -14,7 +14,7 @@ from serein.errors import CorpusError, UsageError
 from serein.evaluate.layers import score_layers
 from serein.frames.store import STORE_FILE, FrameStore, write_shard
 from serein.train import layers
-from serein.train.crossval import label_indices
+from serein.train.crossval import classes_of
 from serein.train.layers import look_at_layers, probe_layers
 from serein.train.systems import PROBE_C
 
@@ -86,7 +86,7 @@ def test_test_utterances_are_not_looked_at(store, tone_store, corpus, protocol, 
 
 def test_of_a_probes_strengths_the_best_on_the_validation_utterances_speaks(store, corpus, protocol):
     fold = protocol.folds[0]
-    statistics, labels = store.pooled(), label_indices(store.ids, corpus, protocol.labels)
+    statistics, labels = store.pooled(), classes_of(store.ids, corpus, protocol.labels)
     train, validation = (
         torch.tensor([store.ids.index(name) for name in part]) for part in (fold.train, fold.validation)
     )

@@ -11,7 +11,7 @@ from serein.errors import CorpusError, StoreError, UsageError
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
-from serein.train.crossval import label_indices
+from serein.train.crossval import classes_of
 from serein.train.material import gather
 
 LOGMEL = load_encoder("logmel")
@@ -77,7 +77,7 @@ def test_views_carry_their_speed_in_their_ids_and_stand_in_the_corpuss_order(sto
 
 def test_a_view_has_its_utterances_label_and_another_talker(stores):
     material = gather(stores.own, stores.own.ids, views=[stores.slow], unlabelled=[stores.other])
-    labels = label_indices(material.array.ids, stores.corpus, stores.corpus.labels)
+    labels = classes_of(material.array.ids, stores.corpus, stores.corpus.labels)
     assert labels[:12].min() >= 0
     assert labels[:12].equal(labels[12:24])
     who = [utterance.talker for utterance in stores.corpus]
@@ -98,7 +98,7 @@ def test_labels_of_unlabelled_stores_are_never_looked_at_even_under_the_same_ids
     assert material.array.ids[12] == f"other/0/{stores.other.ids[0]}"
     assert material.array.ids[16] == f"other/1/{stores.other.ids[0]}"
     assert len(set(material.array.ids)) == 20
-    assert label_indices(material.array.ids, stores.corpus, stores.corpus.labels)[12:].tolist() == [-1] * 8
+    assert classes_of(material.array.ids, stores.corpus, stores.corpus.labels)[12:].tolist() == [-1] * 8
     assert material.said["unlabelled"] == ["others", "others"]
     assert material.array.batch(torch.tensor([12])).frames.equal(stores.other.load().batch(torch.tensor([0])).frames)
 
@@ -129,6 +129,12 @@ def test_frames_made_otherwise_are_refused_by_name(stores):
     foreign.settings["encoder"] = foreign.settings["encoder"] | {"fingerprint": "another"}
     with pytest.raises(StoreError, match="slow: its frames have another encoder"):
         gather(stores.own, (), views=[foreign])
+
+
+def test_an_encoder_is_known_by_its_weights_wherever_they_lie(stores):
+    moved = FrameStore(stores.slow.folder)
+    moved.settings["encoder"] = moved.settings["encoder"] | {"name": "elsewhere/encoder", "revision": "abc"}
+    assert gather(stores.own, (), views=[moved]).views == 2
 
 
 def test_a_corpus_at_another_speed_is_no_corpus_to_judge_on(stores):

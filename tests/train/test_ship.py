@@ -19,7 +19,7 @@ from serein.frames.store import FrameStore
 from serein.model import load_config, load_model
 from serein.recipe import Recipe
 from serein.train import ship
-from serein.train.crossval import cross_validate, label_indices, model_config
+from serein.train.crossval import classes_of, cross_validate, model_config
 from serein.train.material import gather
 from serein.train.ship import adapt_store, is_at_a_bound, train_model
 from serein.train.systems import adapter
@@ -49,7 +49,7 @@ def strangers(store, recipe, folder, views=()):
     material = gather(store, [u.id for u in corpus], views=views)
     train = tuple(u.id for u in corpus if u.id not in test)
     task = Task(
-        material.array, label_indices(material.array.ids, corpus, corpus.labels), material.talkers,
+        material.array, classes_of(material.array.ids, corpus, corpus.labels), material.talkers,
         Fold("oracle", train, test, test), model_config(store, material.array, recipe, corpus.labels), recipe, 0,
         folder, views=material.views,
     )  # fmt: skip

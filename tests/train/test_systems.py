@@ -22,7 +22,7 @@ from serein.progress import quiet
 from serein.recipe import Recipe
 from serein.train import systems
 from serein.train.adapt import fresh_adapter
-from serein.train.crossval import cross_validate, label_indices, model_config
+from serein.train.crossval import classes_of, cross_validate, model_config
 from serein.train.finetune import best_row, in_batches
 from serein.train.heads import HEADS
 from serein.train.machine import Stage
@@ -71,7 +71,7 @@ def brief(tiny_recipe: Recipe) -> Recipe:
 def task(material: Material, store: FrameStore, few: Corpus, one_fold: Protocol, brief: Recipe, tmp_path: Path) -> Task:
     array = material.array
     return Task(
-        array, label_indices(array.ids, few, one_fold.labels), material.talkers, one_fold.folds[0],
+        array, classes_of(array.ids, few, one_fold.labels), material.talkers, one_fold.folds[0],
         model_config(store, array, brief, one_fold.labels), brief, 0, tmp_path,
         views=material.views, elsewhere=material.elsewhere,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from itertools import combinations
 from math import isnan, nan
 from typing import Any
 
+from serein.evaluate.remarks import remarks
 from serein.evaluate.runs import Run, distinct_names
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
@@ -25,12 +26,17 @@ class Comparison:
         against: the name of the other.
         difference: scores of the one minus those of the other; None where their protocols differ.
         holm_p: ``difference.p``, adjusted for all the comparisons that were made; nan where that is undefined.
+        protocol: name and hash; of both where they differ.
+        reservations: what makes a score of the two mean less (:func:`serein.evaluate.remarks.remarks`), after the
+            name of the system.
     """
 
     system: str
     against: str
     difference: Difference | None
     holm_p: float
+    protocol: str
+    reservations: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
@@ -52,13 +58,19 @@ def compare_all(runs: Sequence[Run], *, all_pairs: bool = False) -> list[Compari
         CorpusError: see `serein.evaluate.summary.compare`.
     """
     names = distinct_names(runs)
+    protocols = [f"{run.protocol.name} ({run.protocol.hash})" for run in runs]
+    reserved = [[f"{name}: {remark}" for remark in remarks(run)] for name, run in zip(names, runs, strict=True)]
     pairs = [(after, before) for before, after in combinations(range(len(runs)), 2) if all_pairs or before == 0]
     differences = [compare(runs[system], runs[against]) for system, against in pairs]
     adjusted = holm([found.p if found else nan for found in differences])
     return [
-        Comparison(names[system], names[against], difference, holm_p)
+        Comparison(
+            names[system], names[against], difference, holm_p,
+            protocol=" and ".join(dict.fromkeys(protocols[run] for run in (system, against))),
+            reservations=(*reserved[system], *reserved[against]),
+        )
         for (system, against), difference, holm_p in zip(pairs, differences, adjusted, strict=True)
-    ]
+    ]  # fmt: skip
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> list[list[str]]:
@@ -82,7 +94,16 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
         "against": comparison.against,
         **{name: None if isnan(number) else number for name, number in numbers.items()},
         "verdict": comparison.verdict,
+        "protocol": comparison.protocol,
+        "reservations": list(comparison.reservations),
     }
+
+
+def title(comparisons: Sequence[Comparison]) -> str:
+    """What stands above a table of comparisons: the protocols, and what to know beside the scores, a line each."""
+    protocols = dict.fromkeys(f"protocol {found.protocol}" for found in comparisons)
+    reservations = dict.fromkeys(said for found in comparisons for said in found.reservations)
+    return "\n".join(["Differences in UA, in points [95 % interval]", *protocols, *reservations])
 
 
 def in_points(difference: float, interval: Interval) -> str:

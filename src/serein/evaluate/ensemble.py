@@ -1,11 +1,9 @@
 """Several finished runs, or the seeds of one, as a committee: their probabilities averaged, in a run folder again."""
 
-import csv
-import io
 import json
 import shlex
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from safetensors.numpy import save
 
 from serein.errors import CorpusError, UsageError
 from serein.evaluate.embeddings import load_embeddings
+from serein.evaluate.predictions import Prediction, predictions_table
 from serein.evaluate.runs import Run, load_run
 from serein.files import as_json, write_atomically
 
@@ -69,7 +68,7 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
         seen = load_embeddings(done[0].embeddings, fold.test)
         ids = {"serein": json.dumps({"ids": seen.ids})}
         write_atomically(place / "embeddings.safetensors", save({"encoder": seen.encoder}, ids))
-    write_atomically(output / "predictions.csv", _table(first, labels, mean).encode())
+    write_atomically(output / "predictions.csv", predictions_table(_rows(first, labels, mean), labels).encode())
     first.protocol.save(output / "protocol.json")
     write_atomically(output / "environment.json", (first.folder / "environment.json").read_bytes())
     write_atomically(output / "recipe.toml", _recipe(runs).encode())
@@ -114,14 +113,8 @@ def _encoder(runs: Sequence[Run]) -> Mapping[str, Any]:
     return {"members": [first, *others]} if others else first
 
 
-def _table(run: Run, labels: Sequence[str], mean: Mapping[str, Float[np.ndarray, " labels"]]) -> str:
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "talker", "fold", "seed", "truth", "prediction", *(f"p_{label}" for label in labels)])
+def _rows(run: Run, labels: Sequence[str], mean: Mapping[str, Float[np.ndarray, " labels"]]) -> Iterator[Prediction]:
     for row in run.predictions:
         if row.seed == run.seeds[0]:
             scores = mean[row.id]
-            best = labels[int(scores.argmax())]
-            numbers = [f"{score:.6f}" for score in scores]
-            writer.writerow([row.id, row.talker, row.fold, 0, row.truth, best, *numbers])
-    return text.getvalue()
+            yield row._replace(seed=0, prediction=labels[int(scores.argmax())], probabilities=tuple(scores.tolist()))

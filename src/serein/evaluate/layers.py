@@ -14,7 +14,7 @@ from serein.evaluate import document
 from serein.evaluate.comparison import THRESHOLD, ends, in_points, in_thousandths
 from serein.evaluate.document import Block, Details, Paragraph, Picture, Table, Title
 from serein.evaluate.metrics import Scores
-from serein.evaluate.runs import Prediction
+from serein.evaluate.predictions import Prediction
 from serein.evaluate.significance import holm, talker_p
 from serein.evaluate.statistics import (
     Interval,

@@ -28,6 +28,8 @@ def remarks(run: Run) -> list[str]:
         "synthetic voices": run.synthetic,
         "collapsed": any(done.collapsed for done in run.fold_runs),
     }
+    if unread := len(run.without_frames):
+        flags[f"{unread} utterance{'s'[: unread != 1]} not read"] = True
     return [flag for flag, applies in flags.items() if applies]
 
 

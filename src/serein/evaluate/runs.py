@@ -1,18 +1,18 @@
 """Read a run folder into plain records, and believe nothing in it that does not fit together."""
 
-import csv
 import json
+import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite, nan
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from serein.corpus.protocol import Fold, Protocol
 from serein.errors import CorpusError
+from serein.evaluate.predictions import Prediction, read_predictions, read_table
 
 FORMAT = 1
 _FACTS = ("system", "name", "adapter_training", "seeds", "command", "corpus", "encoder", "synthetic", "leaks")
@@ -21,22 +21,6 @@ _STAGE_COLUMNS = {
     "adapt": ("reconstruction", "pseudo_cross_entropy", "teacher_spread", "usage", "perplexity", "agreement"),
     "finetune": ("validation_ua",),
 }
-_COLUMNS = ("id", "talker", "fold", "seed", "truth", "prediction")
-
-
-class Prediction(NamedTuple):
-    """One test utterance under one training seed: a row of ``predictions.csv``.
-
-    ``probabilities`` are in the order of the protocol's labels; empty where a system gives labels only.
-    """
-
-    id: str
-    talker: str
-    fold: str
-    seed: int
-    truth: str
-    prediction: str
-    probabilities: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,7 +120,7 @@ def load_run(folder: str | Path) -> Run:
     expected = [(fold, seed) for fold in protocol.folds for seed in facts["seeds"]]
     whole = folder / "predictions.csv"  # written when the last fold is done; before, each fold has its own
     parts = [folder / "folds" / fold.name / f"seed-{seed}" / whole.name for fold, seed in expected]
-    predictions = _read_predictions([whole] if whole.exists() else [*filter(Path.exists, parts)], protocol.labels)
+    predictions = read_predictions([whole] if whole.exists() else [*filter(Path.exists, parts)], protocol.labels)
     _check_complete(folder, facts["command"], expected, predictions)
     _check_consistent(folder, protocol.labels, expected, predictions)
     return Run(
@@ -147,7 +131,7 @@ def load_run(folder: str | Path) -> Run:
         leaks=tuple(facts["leaks"]),
         without_frames=facts.get("without_frames", {}),
         protocol=protocol,
-        recipe=_read_text(folder / "recipe.toml"),
+        recipe=_read_recipe(folder / "recipe.toml"),
         environment=_read_json(folder / "environment.json", ()),
         predictions=tuple(predictions),
         fold_runs=tuple(_read_fold_run(folder, fold.name, seed) for fold, seed in expected),
@@ -169,6 +153,15 @@ def _read_text(path: Path) -> str:
         ) from error
 
 
+def _read_recipe(path: Path) -> str:
+    text = _read_text(path)
+    try:
+        tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise CorpusError(f"{path}: is not a recipe that serein wrote ({error}); run it again") from error
+    return text
+
+
 def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     try:
         content = json.loads(_read_text(path))
@@ -180,46 +173,6 @@ def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     if missing:
         raise CorpusError(f"{path}: has no {', '.join(missing)}; run the command again with this version of serein")
     return content
-
-
-def _read_predictions(files: Sequence[Path], labels: Sequence[str]) -> list[Prediction]:
-    predictions = []
-    for path in files:
-        wanted = (*_COLUMNS, *(f"p_{label}" for label in labels))
-        columns, rows = _read_table(path, wanted)
-        position = [columns.index(name) for name in wanted]
-        for id_, talker, fold, seed, truth, prediction, *cells in ([row[i] for i in position] for row in rows):
-            if not seed.isdecimal():
-                raise CorpusError(f"{path}: seed {seed!r} is no whole number; run the command again")
-            probabilities = tuple(map(_number, cells))
-            if not all(map(isfinite, probabilities)):
-                raise CorpusError(f"{path}: a probability of {id_} is no number ({cells}); run the command again")
-            predictions.append(Prediction(id_, talker, fold, int(seed), truth, prediction, probabilities))
-    return predictions
-
-
-def _number(cell: str) -> float:
-    try:
-        return float(cell)
-    except ValueError:
-        return nan
-
-
-def _read_table(path: Path, required: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            columns, *rows = list(csv.reader(file, strict=True)) or [[]]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise CorpusError(f"{path}: cannot be read as a CSV table ({error}); run the command again") from error
-    missing = [name for name in required if name not in columns]
-    if missing:
-        raise CorpusError(f"{path}: has no column {', '.join(missing)}; run the command again")
-    for number, row in enumerate(rows, start=2):
-        if len(row) != len(columns):
-            raise CorpusError(
-                f"{path}, row {number}: {len(row)} cells, the header has {len(columns)}; run the command again"
-            )
-    return columns, rows
 
 
 def _check_complete(
@@ -270,7 +223,7 @@ def _read_fold_run(folder: Path, fold: str, seed: int) -> FoldRun:
 
 
 def _read_history(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    columns, rows = _read_table(path, ("stage", "epoch", "step", "loss"))
+    columns, rows = read_table(path, ("stage", "epoch", "step", "loss"))
     stages = np.array([row[columns.index("stage")] for row in rows])
     missing = {name for stage in np.unique(stages) for name in _STAGE_COLUMNS.get(stage, ())} - set(columns)
     if missing:

@@ -129,7 +129,7 @@ def label_share(run: Run) -> float:
     """
     try:
         return float(tomllib.loads(run.recipe).get("finetune", {}).get("label_share", 1.0))
-    except (tomllib.TOMLDecodeError, AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise CorpusError(
             f"{run.folder / 'recipe.toml'}: is not a recipe that serein wrote ({error}); run it again"
         ) from error

@@ -9,7 +9,8 @@ from jaxtyping import Bool, Float, Int
 
 from serein.errors import CorpusError
 from serein.evaluate.metrics import Scores, f1, mean_of_defined, precision, recall, scores_from_confusion
-from serein.evaluate.runs import Prediction, Run
+from serein.evaluate.predictions import Prediction
+from serein.evaluate.runs import Run
 from serein.evaluate.significance import mcnemar, talker_p
 from serein.evaluate.statistics import (
     Intervals,

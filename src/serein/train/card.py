@@ -212,6 +212,7 @@ def _scores(made: Made) -> list[str]:
 
 def _results(run: Run) -> list[EvalResult]:
     pooled, about = summarise(run).pooled, KNOWN.get(run.corpus)
+    task = "; ".join(["speech emotion recognition, cross-validated with the same recipe", *remarks(run)])
     metrics = [
         ("recall", "UA", pooled.ua, {"average": "macro"}),
         ("accuracy", "WA", pooled.wa, None),
@@ -220,7 +221,7 @@ def _results(run: Run) -> list[EvalResult]:
     return [
         EvalResult(
             task_type="audio-classification",
-            task_name="speech emotion recognition, cross-validated with the same recipe",
+            task_name=task,
             dataset_type=run.corpus,
             dataset_name=f"{about.title if about else run.corpus}, protocol {run.protocol.name} ({run.protocol.hash})",
             dataset_split="test",

@@ -16,6 +16,7 @@ from torch import Tensor
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold, Protocol, check_folds, find_leaks
 from serein.errors import SereinError, StoreError, UsageError
+from serein.evaluate.predictions import Prediction, predictions_table
 from serein.files import write_atomically
 from serein.frames.batches import FrameArray
 from serein.frames.store import FrameStore
@@ -73,8 +74,8 @@ def cross_validate(
 
     Raises:
         CorpusError: a talker on both sides, an utterance without frames, or a recording of the corpus in another.
-        StoreError: the folder holds a run with other settings, or part of one under another torch, or the stores do
-            not go together.
+        StoreError: the folder holds a run with other settings, or part of one under another torch or without
+            ``run.json``, or the stores do not go together.
         UsageError: see :func:`check_settings` and :func:`serein.train.material.gather`; or no seed, one twice, a
             negative one, or one of 1000 and more.
         Diverged: a loss or a weight is no longer finite, at every learning rate that was tried.
@@ -82,7 +83,8 @@ def cross_validate(
     folder = Path(folder)
     check_settings(system, recipe, views, unlabelled, beside)
     if not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0 or max(seeds) >= MEMBER_STRIDE:
-        raise UsageError(f"seeds {list(seeds)}: give at least one, each once, from 0 and below {MEMBER_STRIDE}")
+        shown = f"{list(seeds[:10])}{' ...' if len(seeds) > 10 else ''}"
+        raise UsageError(f"seeds {shown}: give at least one, each once, from 0 and below {MEMBER_STRIDE}")
     check_folds(protocol, corpus)
     device = pick_device(recipe.speed.device)
     adapter_training = recipe.adapt.data if system == "adapter" else "none"
@@ -94,7 +96,7 @@ def cross_validate(
         talker_statistics=talker_statistics, mapped=recipe.speed.frames == "mapped",
     )  # fmt: skip
     array = material.array
-    labels = label_indices(array.ids, corpus, protocol.labels)
+    labels = classes_of(array.ids, corpus, protocol.labels)
     talkers = {utterance.id: utterance.talker for utterance in corpus}
     config = model_config(store, array, recipe, protocol.labels)
     facts = {
@@ -123,11 +125,11 @@ def cross_validate(
         "device": device.type,
         "precision": pick_precision(device, recipe.speed.precision),
     }
-    _claim(folder, facts, recipe, protocol)
+    tasks = [(fold, seed, folder / "folds" / fold.name / f"seed-{seed}") for seed in seeds for fold in protocol.folds]
+    parts = [place / "predictions.csv" for *_, place in tasks]
+    _claim(folder, facts, recipe, protocol, done=all(part.exists() for part in parts))
 
-    tasks = [(fold, seed) for seed in seeds for fold in protocol.folds]
-    for number, (fold, seed) in enumerate(tasks, start=1):
-        place = folder / "folds" / fold.name / f"seed-{seed}"
+    for number, (fold, seed, place) in enumerate(tasks, start=1):
         if not (place / "predictions.csv").exists():
             place.mkdir(parents=True, exist_ok=True)
             task = Task(
@@ -146,7 +148,6 @@ def cross_validate(
             _write_outcome(place, task, outcome, talkers)
         remove_checkpoints(place)  # also those of a call that was killed when it had written the predictions
         report("crossval", number, len(tasks), {"fold": fold.name, "seed": seed})
-    parts = [folder / "folds" / fold.name / f"seed-{seed}" / "predictions.csv" for fold, seed in tasks]
     header = parts[0].read_text(encoding="utf-8").splitlines(keepends=True)[0]
     rows = [line for part in parts for line in part.read_text(encoding="utf-8").splitlines(keepends=True)[1:]]
     write_atomically(folder / "predictions.csv", "".join([header, *rows]).encode())
@@ -189,7 +190,7 @@ def check_views(recipe: Recipe, views: Sequence[FrameStore]) -> None:
         raise UsageError("model.test_views: there is no view to judge at; give the corpus at other speeds with --view")
 
 
-def label_indices(ids: Sequence[str], corpus: Corpus, labels: Sequence[str]) -> Int[Tensor, " utterances"]:
+def classes_of(ids: Sequence[str], corpus: Corpus, labels: Sequence[str]) -> Int[Tensor, " utterances"]:
     """The class of each utterance, -1 where it has none of these labels.
 
     A view of an utterance, ``ID@SPEED``, has its label.
@@ -216,7 +217,7 @@ def _digest(*facts: Any) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
-def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protocol) -> None:
+def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protocol, *, done: bool) -> None:
     """Write what the run is, or check that the run there is the same."""
     folder.mkdir(parents=True, exist_ok=True)
     said = folder / "run.json"
@@ -242,12 +243,16 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
                 f"{folder}: holds a run with another {' and '.join(differing)}; give another folder with -o"
             )
         now = environment()["torch"]
-        if before != now and not (folder / "predictions.csv").exists():
+        if before != now and not done:
             raise StoreError(
                 f"{folder}: holds part of a run that torch {before} began, and this is torch {now}, whose draws and "
                 f"sums may be others; install torch {before} to continue it, or give another folder with -o"
             )
         return
+    if (folder / "folds").exists() or (folder / "predictions.csv").exists():
+        raise StoreError(
+            f"{folder}: holds predictions, and no run.json that says what made them; give another folder with -o"
+        )
     protocol.save(folder / "protocol.json")
     write_atomically(folder / "recipe.toml", recipe.to_toml().encode())
     write_atomically(folder / "environment.json", (json.dumps(environment(), indent=2) + "\n").encode())
@@ -271,19 +276,14 @@ def _write_outcome(place: Path, task: Task, outcome: Outcome, talkers: dict[str,
     said = {"serein": json.dumps({"ids": test})}
     write_atomically(place / "embeddings.safetensors", save(embeddings, metadata=said))
     truths = task.labels[task.array.indices(test)].tolist()
-    rows = [
-        {
-            "id": name,
-            "talker": talkers[name],
-            "fold": task.fold.name,
-            "seed": task.seed,
-            "truth": labels[truth],
-            "prediction": labels[int(scores.argmax())],
-            **{f"p_{label}": f"{score:.6f}" for label, score in zip(labels, scores.tolist(), strict=True)},
-        }
+    rows = (
+        Prediction(
+            name, talkers[name], task.fold.name, task.seed, labels[truth], labels[int(scores.argmax())],
+            tuple(scores.tolist()),
+        )
         for name, truth, scores in zip(test, truths, outcome.probabilities, strict=True)
-    ]
-    write_atomically(place / "predictions.csv", _table(rows).encode())
+    )  # fmt: skip
+    write_atomically(place / "predictions.csv", predictions_table(rows, labels).encode())
 
 
 def _table(rows: Sequence[Row]) -> str:

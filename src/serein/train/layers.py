@@ -12,12 +12,12 @@ from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Protocol, check_folds
 from serein.errors import UsageError
 from serein.evaluate.layers import ProbedLayer, score_layers, write_layers
-from serein.evaluate.runs import Prediction
+from serein.evaluate.predictions import Prediction
 from serein.frames.encoder import SpeechEncoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.progress import Report, quiet
-from serein.train.crossval import label_indices
+from serein.train.crossval import classes_of
 from serein.train.material import check_frames
 from serein.train.systems import PROBE_C
 from serein.train.task import scores_of_logits
@@ -124,7 +124,7 @@ def probe_layers(
     check_choice(protocol, corpus)
     check_frames(store, {name for fold in protocol.folds for name in (*fold.train, *fold.validation)})
     statistics = store.pooled()
-    truth = label_indices(store.ids, corpus, protocol.labels)
+    truth = classes_of(store.ids, corpus, protocol.labels)
     place = {name: number for number, name in enumerate(store.ids)}
     talker = {utterance.id: utterance.talker for utterance in corpus}
     layers: list[int] = store.settings["encoder"]["layers"]

@@ -12,6 +12,7 @@ from serein.errors import CorpusError, StoreError, UsageError
 from serein.frames.batches import FrameArray, join
 from serein.frames.beside import pack_beside
 from serein.frames.store import FrameStore
+from serein.model import EncoderDescription
 
 
 @dataclass(frozen=True)
@@ -178,6 +179,7 @@ def _recording(utterance: Utterance) -> set[str]:
 
 
 def _check_encoder(store: FrameStore, first: FrameStore) -> None:
-    for name in ("encoder", "pool", "frame_rate"):
-        if store.settings[name] != first.settings[name]:
-            raise StoreError(f"{store.folder}: its frames have another {name} than those of {first.folder}")
+    one, other = (EncoderDescription.of_store(each.settings) for each in (store, first))
+    if not one.gives_frames_of(other):
+        name = next((name for name in ("pool", "frame_rate") if getattr(one, name) != getattr(other, name)), "encoder")
+        raise StoreError(f"{store.folder}: its frames have another {name} than those of {first.folder}")

@@ -25,7 +25,7 @@ from serein.recipe import Recipe
 from serein.train.adapt import adapt
 from serein.train.card import Made, adapter_card, collapsed, model_card
 from serein.train.checkpoint import Checkpoint, digest
-from serein.train.crossval import check_views, label_indices, model_config
+from serein.train.crossval import check_views, classes_of, model_config
 from serein.train.finetune import best_row, finetune, in_batches
 from serein.train.inspect import save_attributes
 from serein.train.machine import arithmetic
@@ -146,7 +146,7 @@ def train_model(
     chooses = set(held_out)
     train = tuple(utterance.id for utterance in corpus if utterance.id not in chooses)
     task = Task(
-        array, label_indices(array.ids, corpus, corpus.labels), material.talkers,
+        array, classes_of(array.ids, corpus, corpus.labels), material.talkers,
         Fold("ship", train, held_out, ()), config, recipe, seed, folder,
         frames=material.said["frames"], views=material.views, pretrained=pretrained,
     )  # fmt: skip
