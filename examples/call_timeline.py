@@ -10,11 +10,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 
 from serein import EmotionRecognizer
-from serein.errors import SereinError
+from serein.errors import SereinError, UsageError
 
 
 def call_timeline(model: str, call: Path, output: Path, encoder: str | None = None) -> None:
     """Write OUTPUT.csv (a row a window), OUTPUT.txt (labels for Audacity) and OUTPUT.png."""
+    if not output.name:
+        raise UsageError(f"-o {output}: names a folder; give the name that the three files are to have")
     output.parent.mkdir(parents=True, exist_ok=True)
     recognizer = EmotionRecognizer.from_pretrained(model, encoder=encoder)
     timeline = recognizer.timeline(call, window=4.0, hop=1.0)

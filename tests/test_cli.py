@@ -399,6 +399,7 @@ OUTPUTS = {
     "inflation": ("folder", ["inflation", "FRAMES", "--protocol", "sessions"]),
     "train": ("folder", ["train", "FRAMES"]),
     "ensemble": ("folder", ["ensemble", "RUN"]),
+    "import": ("folder", ["import", "TABLE", "--like", "RUN", "--name", "x"]),
     "layers": ("folder", ["layers", "CORPUS", "--encoder", "logmel"]),
     "attributes": ("folder", ["attributes", "FRAMES", "ADAPTER"]),
     "timeline": ("file", ["timeline", "MODEL", "a.wav"]),

@@ -130,6 +130,11 @@ def test_the_folder_of_the_output_is_made(model, call, tmp_path):
     assert (tmp_path / "nor" / "call.csv").exists()
 
 
+def test_a_folder_is_no_name_of_three_files(tmp_path, capfd):
+    assert program("call_timeline", "nobody", tmp_path / "call.wav", "-o", ".") == 2
+    assert "give the name that the three files are to have" in capfd.readouterr().err
+
+
 def test_a_folder_is_no_table(tmp_path, capfd):
     assert program("classify_folder", tmp_path / "absent", tmp_path, "-o", tmp_path) == 2
     assert "is a folder; give a file" in capfd.readouterr().err

@@ -1,5 +1,7 @@
 """Commands that judge finished runs; `serein.cli` joins them to its own."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +52,26 @@ def report(
     paths = write_report(run, others or [])
     terminal.print_scores(str(run), [run, *(others or [])])
     terminal.note(f"The report: {paths.html}")
+
+
+@judge.command("import")
+def import_run(
+    predictions: Annotated[Path, typer.Argument(help="CSV: id, p_LABEL of each label, seed: a row a test utterance.")],
+    like: Annotated[Path, typer.Option(help="A finished run, under whose protocol they are judged.")],
+    name: Annotated[str, typer.Option(help="What tables call the system.")],
+    output: Annotated[Path, output_folder("The new run's folder.")],
+) -> None:
+    """Bring in predictions that were made elsewhere, to be reported and compared like a run.
+
+    Example: `serein import mine.csv --like runs/linear --name "My method" -o runs/theirs`
+    """
+    from serein import terminal
+    from serein.evaluate.imported import import_predictions
+
+    command = shlex.join(["serein", *sys.argv[1:]])
+    folder = import_predictions(predictions, like, output, name=name, command=command)
+    terminal.print_scores(str(output), [folder, like])
+    terminal.note_next("compare", like, output)
 
 
 @judge.command()

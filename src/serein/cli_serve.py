@@ -36,6 +36,8 @@ def serve(
         from serein.serve.app import make_app
         from serein.serve.server import check_port, make_server
     except ModuleNotFoundError as error:
+        if error.name == "resource":
+            raise UsageError("the server's decoders limit their memory as only Unix can: use Linux or macOS") from error
         raise UsageError(f"serving needs {error.name}: pip install 'serein[serve]'") from error
 
     limits = Limits(

@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview]) 
     """
     path = Path(os.path.realpath(path)) if path.is_symlink() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_abandoned(path)
+    remove_abandoned(path.parent, escape(path.name))
     partial = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
         with partial.open("xb") as file:
@@ -43,9 +43,9 @@ def write_atomically(path: Path, content: bytes | Iterable[bytes | memoryview]) 
             os.close(folder)
 
 
-def remove_abandoned(path: Path) -> None:
-    """Remove what writers of this file left who were killed an hour ago or longer."""
-    for partial in path.parent.glob(f".{escape(path.name)}.*partial"):
+def remove_abandoned(folder: Path, names: str) -> None:
+    """Remove what writers of files of these names (a glob pattern) left who were killed an hour ago or longer."""
+    for partial in folder.glob(f".{names}.*partial"):
         with suppress(OSError):  # it may be done, or not ours to remove
             if time.time() - partial.stat().st_mtime > ABANDONED:
                 partial.unlink()

@@ -267,6 +267,12 @@ def test_names_with_line_breaks_are_refused(name: str) -> None:
         Corpus("calls", (replace(Utterance("a", Path("a.wav"), "F1", "sad"), **{name: "x\u2028y"}),))
 
 
+@pytest.mark.parametrize("name", ["id", "talker", "emotion", "session"])
+def test_names_with_space_at_an_edge_are_refused(name: str) -> None:
+    with pytest.raises(CorpusError, match=f"{name} 'x ' has space at its edge"):
+        Corpus("calls", (replace(Utterance("a", Path("a.wav"), "F1", "sad"), **{name: "x "}),))
+
+
 def test_ids_are_unique_and_talkers_are_named() -> None:
     with pytest.raises(CorpusError, match="id 'a' stands twice"):
         Corpus("calls", (utterance("a"), utterance("a")))

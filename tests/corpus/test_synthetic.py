@@ -180,6 +180,17 @@ def test_somebody_elses_corpus_is_left_alone(tmp_path: Path) -> None:
     assert contents(tmp_path) == {"wav/mine.wav": b"mine"}
 
 
+@pytest.mark.parametrize("record", ['{"name": "my own"}', "[]", "no JSON"])
+def test_somebody_elses_corpus_json_is_no_leave_to_delete(tmp_path: Path, record: str) -> None:
+    (tmp_path / "wav").mkdir()
+    (tmp_path / "wav" / "mine.wav").write_bytes(b"mine")
+    (tmp_path / "corpus.json").write_text(record)
+    before = contents(tmp_path)
+    with pytest.raises(CorpusError, match="did not make"):
+        make_corpus(tmp_path, utterances_per_talker=4)
+    assert contents(tmp_path) == before
+
+
 def test_without_the_package_nothing_is_touched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(CorpusError, match=r"pip install 'serein\[demo\]'"):

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -287,6 +288,35 @@ def test_preprocessor_must_be_there_and_fit(copy_of):
         load_encoder(str(folder))
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("preprocessor_config.json", "[]"),
+        ("preprocessor_config.json", '{"feature_extractor_type": 5}'),
+        ("model.safetensors.index.json", "[]"),
+        ("model.safetensors.index.json", '{"weight_map": {}}'),
+        ("config.json", '"hidden_act": "nonsense"'),
+    ],
+)
+def test_a_file_of_another_form_is_a_line_not_a_traceback(copy_of, name, content):
+    folder = copy_of("hubert")
+    if name == "config.json":
+        edit_json(folder / name, **json.loads(f"{{{content}}}"))
+    else:
+        (folder / name).write_text(content)
+    if "index" in name:
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=re.escape(str(folder))):
+        load_encoder(str(folder))
+
+
+def test_an_adapter_beside_the_weights_is_refused(copy_of):
+    folder = copy_of("hubert")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(ModelError, match=r"has an adapter_config\.json: merge that adapter"):
+        load_encoder(str(folder))
+
+
 def test_preprocessor_may_be_part_of_a_processor(copy_of, tiny_checkpoint):
     folder = copy_of("hubert")
     preprocessor = folder / "preprocessor_config.json"
@@ -340,6 +370,8 @@ def test_what_would_be_ignored_is_refused(tiny_checkpoint):
     ):
         load_encoder("logmel", revision="v2", dtype="bfloat16", whisper_padding=False)
     assert load_encoder("logmel", revision="", dtype="float32", whisper_padding=True).revision == ""
+    with pytest.raises(UsageError, match=r"is a hubert model, and pads nothing; --cut-whisper is Whisper's"):
+        load_encoder(folder, whisper_padding=False)
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

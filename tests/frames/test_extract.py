@@ -14,9 +14,9 @@ import soundfile
 import torch
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import AudioError, StoreError, TooShort
+from serein.errors import AudioError, StoreError, TooShort, UsageError
 from serein.frames import extract as module
-from serein.frames.audio import change_speed, load_audio
+from serein.frames.audio import SAMPLE_RATE, change_speed, load_audio
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import as_stored, extract, plan_shards, pool_frames
 from serein.frames.store import FrameStore, read_header, shard_path
@@ -81,6 +81,39 @@ def test_one_broken_file_is_named_and_the_rest_is_done_and_a_mended_one_is_taken
     store = extract(corpus, LOGMEL, tmp_path / "store")
     assert set(store.failed) == {gone.id, nowhere.id}
     assert shard_path(tmp_path / "store", 1).read_bytes() == kept
+
+
+def test_a_recording_that_is_gone_keeps_its_frames_when_another_of_its_shard_is_mended(tones, tmp_path):
+    moved = tuple(replace(u, path=tmp_path / u.path.name, audio_hash="") for u in tones.utterances[:3])
+    broken, _, goes = moved
+    for utterance, original in zip(moved, tones.utterances, strict=False):
+        shutil.copy(original.path, utterance.path)
+    broken.path.write_bytes(b"this is no sound")
+    before = extract(Corpus("part", moved), LOGMEL, tmp_path / "store")
+    assert set(before.failed) == {broken.id}
+    goes.path.unlink()
+    shutil.copy(tones.utterances[0].path, broken.path)
+    after = extract(Corpus("part", moved), LOGMEL, tmp_path / "store")
+    assert (after.ids, after.failed) == (tuple(u.id for u in moved), {})
+    expected = extract(Corpus("whole", tones.utterances[:3]), LOGMEL, tmp_path / "expected").load()
+    assert after.load().flat.equal(expected.flat)
+
+
+def test_a_recording_too_long_to_be_encoded_as_a_whole_costs_nothing_else(tones, tmp_path, monkeypatch):
+    seconds = [len(load_audio(utterance.path)) / SAMPLE_RATE for utterance in tones.utterances[:4]]
+    monkeypatch.setattr(module, "LONGEST_SECONDS", sorted(seconds)[1])
+    store = extract(Corpus("part", tones.utterances[:4]), LOGMEL, tmp_path)
+    longer = {u.id for u, length in zip(tones, seconds, strict=False) if length > sorted(seconds)[1]}
+    assert set(store.failed) == longer
+    assert len(longer) == 2
+    assert all("cut it into utterances" in reason for reason in store.failed.values())
+
+
+@pytest.mark.parametrize("settings", [{"pool": 0}, {"speed": 0.0}, {"speed": float("nan")}, {"speed": 2.5}])
+def test_settings_out_of_range_are_refused_before_any_work(tones, tmp_path, settings):
+    with pytest.raises(UsageError, match=r"pool is 1 or more, speed from 0\.5 to 2"):
+        extract(tones, LOGMEL, tmp_path / "store", **settings)
+    assert not (tmp_path / "store").exists()
 
 
 def test_frames_that_do_not_fit_float16_are_refused_by_name(tones, tmp_path):

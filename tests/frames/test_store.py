@@ -130,9 +130,10 @@ def test_what_killed_writers_left_goes_after_an_hour(store):
     store.load(mapped=True)
     (flat,) = flat_files(store)
     young, old, of_before = (flat.with_name(f".{flat.name}.{end}") for end in ("1.partial", "2.partial", "partial"))
-    for path in (young, old, of_before):
+    of_other_shards = flat.with_name(".flat-0123456789abcdef.float16.3.partial")
+    for path in (young, old, of_before, of_other_shards):
         path.write_bytes(b"half")
-    for path in (old, of_before):
+    for path in (old, of_before, of_other_shards):
         os.utime(path, (0, 0))
     store.load(mapped=True)
     assert partial_files(store) == [young]

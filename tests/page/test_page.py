@@ -107,15 +107,19 @@ def test_the_tables_are_the_servers_own(page, address, recording):
             assert ours == answer.text.replace("SPEAKER recording", "SPEAKER two_voices")
 
 
-def test_scores_come_while_speaking_and_the_recording_stays(page, recognizer, tmp_path):
+def test_scores_come_while_speaking_and_the_recording_stays(page, recognizer, recording, tmp_path):
+    upload(page, recording)
+    assert page.locator("#rows tr").count() > 0
     page.select_option("#window", "1")
     page.select_option("#hop", "0.5")
     page.get_by_role("button", name="Record", exact=True).click()
+    until(page, lambda: page.inner_text("#source").endswith("live"))
     until(page, lambda: sum(columns(page)) >= 4 * 4)  # four emotions, four cells
     early = len(page.get_attribute("#loudness", "d"))
     assert page.inner_text("#source").endswith("live")
     assert re.fullmatch(r"(angry|happy|neutral|sad)\s+\d+\s%", page.inner_text("#answer"))
     assert page.get_by_role("button", name="CSV").is_disabled()
+    assert page.locator("#rows tr").count() == 0  # not those of the recording before
     until(page, lambda: len(page.get_attribute("#loudness", "d")) > early)  # it grows
     page.get_by_role("button", name="Stop", exact=True).click()
     until_done(page, page.inner_text("#source").partition(" ·")[0])

@@ -54,6 +54,15 @@ def test_a_server_with_the_greatest_limits_decodes(served_model, monkeypatch):
     asyncio.run(start())
 
 
+def test_where_processes_have_no_limits_the_server_says_so(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("serein.serve")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "resource", None)
+    refused = CliRunner().invoke(serving, ["model"])
+    assert isinstance(refused.exception, UsageError)
+    assert "use Linux or macOS" in str(refused.exception)
+
+
 def test_a_model_on_the_hub_may_be_asked_for_by_its_revision(monkeypatch):
     asked = []
 

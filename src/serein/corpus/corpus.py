@@ -50,7 +50,8 @@ class Corpus:
     """A named, ordered set of utterances with unique ids.
 
     Raises:
-        CorpusError: an id stands twice, an id or a talker is empty, or a name cannot be printed.
+        CorpusError: an id stands twice, an id or a talker is empty, or a name cannot be printed or has space at
+            its edge.
 
     Example:
         >>> corpus = Corpus("two", (Utterance("a", Path("a.wav"), talker="F1", emotion="sad"),
@@ -76,6 +77,8 @@ class Corpus:
             for name in _PRINTED:
                 if not getattr(utterance, name).isprintable():
                     raise CorpusError(f"corpus {self.name}: {name} {getattr(utterance, name)!r} cannot be printed")
+                if getattr(utterance, name) != getattr(utterance, name).strip():
+                    raise CorpusError(f"corpus {self.name}: {name} {getattr(utterance, name)!r} has space at its edge")
             if utterance.id in seen:
                 raise CorpusError(f"corpus {self.name}: id {utterance.id!r} stands twice; ids must be unique")
             seen.add(utterance.id)

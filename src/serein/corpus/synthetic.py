@@ -217,6 +217,15 @@ def _settings(takes: list[_Take], utterances_per_talker: int, seed: int) -> str:
     )
 
 
+def _is_record(text: str | None, *, like: str) -> bool:
+    """Whether a ``corpus.json`` is one that this module wrote, with whatever settings."""
+    try:
+        known = json.loads(text or "")
+    except ValueError:
+        return False
+    return isinstance(known, dict) and known.keys() == json.loads(like).keys()
+
+
 def _claim(folder: Path, settings: str) -> None:
     """Keep the recordings made with these settings, and remove those that this module made with others.
 
@@ -225,7 +234,7 @@ def _claim(folder: Path, settings: str) -> None:
     """
     record, wavs, table = folder / "corpus.json", folder / "wav", folder / "corpus.csv"
     known = record.read_text(encoding="utf-8") if record.exists() else None
-    if known is None and (wavs.exists() or table.exists()):
+    if not _is_record(known, like=settings) and (known is not None or wavs.exists() or table.exists()):
         raise CorpusError(f"{folder} holds a corpus that serein did not make; name another folder")
     if known != settings:
         table.unlink(missing_ok=True)

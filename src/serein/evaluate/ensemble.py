@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from serein.errors import CorpusError, UsageError
 from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.predictions import Prediction, predictions_table
-from serein.evaluate.runs import Run, load_run
+from serein.evaluate.runs import IMPORTED, Run, load_run
 from serein.files import as_json, write_atomically
 
 # what flatters one member flatters the committee
@@ -33,12 +33,15 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
 
     Raises:
         CorpusError: a run is not finished, or was made under another protocol than the first.
-        UsageError: the output holds a run already.
+        UsageError: the output holds a run already, or a run was imported.
     """
     output = Path(output)
     if (output / "run.json").exists():
         raise UsageError(f"{output}: holds a run already; give another folder with -o")
     runs = [load_run(folder) for folder in folders]
+    for run in runs:
+        if run.system == IMPORTED:
+            raise UsageError(f"{run.folder}: was imported; average the probabilities where they were made")
     first = runs[0]
     for run in runs[1:]:
         if run.protocol.hash != first.protocol.hash or run.truths() != first.truths():
@@ -65,6 +68,7 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
             "collapsed": any(one.collapsed for one in done),
         }
         write_atomically(place / "cost.json", as_json(costs).encode())
+        assert done[0].embeddings  # only what was imported has none
         seen = load_embeddings(done[0].embeddings, fold.test)
         ids = {"serein": json.dumps({"ids": seen.ids})}
         write_atomically(place / "embeddings.safetensors", save({"encoder": seen.encoder}, ids))

@@ -9,8 +9,10 @@ from serein.evaluate.runs import Run
 
 
 def cost(run: Run) -> list[Block]:
-    """Time, memory and parameters, and what validation chose."""
+    """Time, memory and parameters, and what validation chose; nothing where that is not known."""
     stages = list(dict.fromkeys(stage for done in run.fold_runs for stage in done.seconds))
+    if not stages:
+        return []
     rows = []
     for stage in stages:
         seconds = [done.seconds[stage] for done in run.fold_runs if stage in done.seconds]

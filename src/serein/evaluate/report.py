@@ -48,21 +48,23 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
         raise UsageError("a report needs matplotlib and scikit-learn: pip install 'serein[report]'")
     runs = [load_run(folder) for folder in (run, *others)]
     this, summary = runs[0], summarise(runs[0])
-    found = silhouettes(_embedded(this, done) for done in this.fold_runs)
-    confusion, maps, curves = _pictures(this, summary, found)
+    embedded = [_embedded(this, done, done.embeddings) for done in this.fold_runs if done.embeddings]
+    found = silhouettes(embedded) if embedded else {}
+    confusion, curves = _pictures(this, summary)
+    maps = [_maps(this, embedded[0], found)] if embedded else []
     blocks = [
         *sections.opening(this, summary),
         *sections.banners(this),
         *sections.scores(this, summary),
         *sections.comparison(runs),
         *sections.folds_and_classes(this, summary, confusion),
-        *sections.embeddings(found, maps),
+        *(block for picture in maps for block in sections.embeddings(found, picture)),
         *sections.training(curves),
         *provenance.cost(this),
         *provenance.protocol(this),
         *provenance.reproduction(this),
     ]
-    figures = {run / "figures" / f"{picture.name}.svg": picture.svg for picture in (confusion, maps, *curves)}
+    figures = {run / "figures" / f"{picture.name}.svg": picture.svg for picture in (confusion, *maps, *curves)}
     paths = ReportPaths(run / "report.html", run / "report.md", run / "scores.json", tuple(figures))
     texts = figures | {
         paths.html: document.page(sections.title(this), blocks, FOOTER),
@@ -74,23 +76,13 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
     return paths
 
 
-def _pictures(run: Run, summary: Summary, found: Mapping[str, Silhouette]) -> tuple[Picture, Picture, list[Picture]]:
+def _pictures(run: Run, summary: Summary) -> tuple[Picture, list[Picture]]:
     from serein.evaluate import plots  # needs matplotlib, which reading runs and scoring them does not
 
     labels = run.protocol.labels
     seeds = f", counts summed over {len(run.seeds)} seeds" if len(run.seeds) > 1 else ""
     text = f"Confusion matrix: of the utterances of a row's label, percent recognised as each column's{seeds}."
     confusion = Picture("confusion", plots.confusion(summary.confusion, labels), text)
-
-    first = run.fold_runs[0]
-    shown = _embedded(run, first)
-    spaces = {space: points for space, points in shown.spaces.items() if space in found}
-    notes = [f"silhouette {sections.with_interval(found[space].score)}" for space in spaces]
-    text = (
-        f"t-SNE of the test utterances of one fold ({first.fold}, seed {first.seed}), coloured by true label, all "
-        "panels at one scale. The silhouettes are not this fold's but those of the table, over all folds and seeds."
-    )
-    maps = Picture("embeddings", plots.embedding_maps(spaces, shown.truth, labels, notes), text)
 
     curves = []
     for stage, name, draw, what in (
@@ -101,13 +93,26 @@ def _pictures(run: Run, summary: Summary, found: Mapping[str, Silhouette]) -> tu
         if histories:
             text = f"{what}: a thin line for each fold and seed, a thick one for their mean."
             curves.append(Picture(name, draw(histories), text))
-    return confusion, maps, curves
+    return confusion, curves
 
 
-def _embedded(run: Run, done: FoldRun) -> Embedded:
+def _maps(run: Run, shown: Embedded, found: Mapping[str, Silhouette]) -> Picture:
+    from serein.evaluate import plots
+
+    first = run.fold_runs[0]
+    spaces = {space: points for space, points in shown.spaces.items() if space in found}
+    notes = [f"silhouette {sections.with_interval(found[space].score)}" for space in spaces]
+    text = (
+        f"t-SNE of the test utterances of one fold ({first.fold}, seed {first.seed}), coloured by true label, all "
+        "panels at one scale. The silhouettes are not this fold's but those of the table, over all folds and seeds."
+    )
+    return Picture("embeddings", plots.embedding_maps(spaces, shown.truth, run.protocol.labels, notes), text)
+
+
+def _embedded(run: Run, done: FoldRun, path: Path) -> Embedded:
     """What one fold and seed embedded, by the name of the space."""
     rows = {row.id: row for row in run.predictions if row.fold == done.fold}
-    found = load_embeddings(done.embeddings, rows)
+    found = load_embeddings(path, rows)
     spaces = {
         "Frozen encoder of the first member" if "members" in run.encoder else "Frozen encoder": found.encoder,
         "Fresh adapter, untrained": found.fresh,

@@ -15,6 +15,7 @@ from serein.errors import CorpusError
 from serein.evaluate.predictions import Prediction, read_predictions, read_table
 
 FORMAT = 1
+IMPORTED = "imported"  # the system of predictions that were made elsewhere
 _FACTS = ("system", "name", "adapter_training", "seeds", "command", "corpus", "encoder", "synthetic", "leaks")
 _COSTS = ("seconds", "peak_memory_bytes", "trainable_parameters", "choice", "collapsed")
 _STAGE_COLUMNS = {
@@ -37,7 +38,7 @@ class FoldRun:
         collapsed: whether the adapter's teacher ended with nearly one frame for everything, or few attributes in use.
         history: of each stage, the columns of its training steps; nan where a cell is blank, and epochs count from
             0. Empty for a system without training steps.
-        embeddings: the file for `serein.evaluate.embeddings.load_embeddings`.
+        embeddings: the file for `serein.evaluate.embeddings.load_embeddings`; None of predictions that were imported.
     """
 
     fold: str
@@ -48,7 +49,7 @@ class FoldRun:
     choice: Mapping[str, int | float]
     collapsed: bool
     history: Mapping[str, Mapping[str, np.ndarray]]
-    embeddings: Path
+    embeddings: Path | None
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class Run:
         folder: where it lies.
         system: the system's key, such as "linear".
         name: the system's name in tables.
-        adapter_training: "none", "inductive" (training talkers only), "transductive" (test talkers too) or "elsewhere"
-            (other corpora only).
+        adapter_training: "none", "inductive" (training talkers only), "transductive" (test talkers too), "elsewhere"
+            (other corpora only), or "not known" of predictions that were imported.
         talker_statistics: "none", or "z-norm" where frames were standardised with audio of the same talker, which for
             test talkers too is more than the utterance that is judged; "none" for runs older than the setting.
         seeds: the training seeds.
@@ -134,7 +135,7 @@ def load_run(folder: str | Path) -> Run:
         recipe=_read_recipe(folder / "recipe.toml"),
         environment=_read_json(folder / "environment.json", ()),
         predictions=tuple(predictions),
-        fold_runs=tuple(_read_fold_run(folder, fold.name, seed) for fold, seed in expected),
+        fold_runs=tuple(_read_fold_run(folder, fold.name, seed, facts["system"]) for fold, seed in expected),
     )
 
 
@@ -212,14 +213,15 @@ def _check_consistent(
         unseen.remove(key)
 
 
-def _read_fold_run(folder: Path, fold: str, seed: int) -> FoldRun:
+def _read_fold_run(folder: Path, fold: str, seed: int, system: str) -> FoldRun:
     folder = folder / "folds" / fold / f"seed-{seed}"
     costs = _read_json(folder / "cost.json", _COSTS)
     table, embeddings = folder / "history.csv", folder / "embeddings.safetensors"
-    if not embeddings.exists():
+    if not embeddings.exists() and system != IMPORTED:
         raise CorpusError(f"{embeddings}: is missing; delete its folder and run the command again")
     history = _read_history(table) if table.exists() else {}
-    return FoldRun(fold, seed, **{key: costs[key] for key in _COSTS}, history=history, embeddings=embeddings)
+    found = embeddings if embeddings.exists() else None
+    return FoldRun(fold, seed, **{key: costs[key] for key in _COSTS}, history=history, embeddings=found)
 
 
 def _read_history(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -207,6 +207,8 @@ def _minus_cells(row: Row) -> list[str]:
 
 
 def _cost_cells(run: Run) -> list[str]:
+    if not _seconds(run):  # predictions that were imported
+        return [""] * 3
     return [
         f"{sum(_seconds(run).values()):,.1f}",
         f"{_parameters(run):,}",

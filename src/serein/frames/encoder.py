@@ -84,7 +84,7 @@ def load_encoder(
 
     Raises:
         UsageError: no such layer, device or dtype, or a setting that the encoder does not have: a folder or ``logmel``
-            has no revision, ``logmel`` neither another dtype than float32 nor padding.
+            has no revision, ``logmel`` no other dtype than float32, and Whisper alone padding to leave out.
         ModelError: the model is out of reach, incomplete, or of a family that serein does not read.
 
     Example:
@@ -108,6 +108,9 @@ def load_encoder(
     resolved = _resolve(layers, checkpoint.blocks, name)
     if checkpoint.config.model_type == "whisper":
         return WhisperEncoder(checkpoint, resolved, device, DTYPES[dtype], whisper_padding)
+    if not whisper_padding:
+        family = checkpoint.config.model_type
+        raise UsageError(f"{name}: is a {family} model, and pads nothing; --cut-whisper is Whisper's, leave it out")
     return Wav2Vec2Encoder(checkpoint, resolved, device, DTYPES[dtype])
 
 

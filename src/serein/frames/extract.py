@@ -17,19 +17,20 @@ from jaxtyping import Float, Float16
 from torch import Tensor
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import AudioError, TooShort
+from serein.errors import AudioError, TooShort, UsageError
 from serein.frames.audio import MINIMUM_SAMPLES, SAMPLE_RATE, change_speed, load_audio
 from serein.frames.claim import claim
 from serein.frames.encoder import SpeechEncoder
-from serein.frames.store import FORMAT, FrameStore, read_header, shard_path, write_shard
+from serein.frames.store import FORMAT, FrameStore, read_header, read_shard, shard_path, write_shard
 from serein.frames.windows import group
 from serein.progress import Report, quiet
 
 SHARD_UTTERANCES = 64
 SHARD_SECONDS = 900.0
+LONGEST_SECONDS = 300.0
 FP16_MAX = 65_504.0
 
-Recordings = dict[str, np.ndarray | AudioError]  # of a shard, by utterance
+Recordings = dict[str, np.ndarray | Tensor | AudioError]  # of a shard, by utterance: samples, frames it had, or neither
 
 
 def extract(
@@ -47,23 +48,28 @@ def extract(
     What is in a shard, and how its utterances are batched, is a pure function of the arguments: a call that was killed
     and called again leaves the same bytes as one that was not. A file that cannot be read is named in the store's
     ``failed`` and costs nothing else; calling again tries such files again. The shard of one that can be read now is
-    encoded anew, and so is, at every call, that of one whose frames do not fit float16. While a shard is encoded, the
-    next one is decoded and the last one written.
+    encoded anew, and so is, at every call, that of one whose frames do not fit float16; a recording in it that cannot
+    be read any more keeps the frames it had. While a shard is encoded, the next one is decoded and the last one
+    written.
 
     Args:
         corpus: what to extract; labels are not looked at.
         encoder: from :func:`serein.frames.encoder.load_encoder`.
         folder: the store.
-        pool: this many consecutive frames are averaged into one.
-        speed: play every recording this much faster, which moves pitch and formants as another talker would: such a
-            store is a view of the corpus (``serein crossval --view``), to train on, and with ``model.test_views`` to
-            judge beside the corpus at its own speed.
-        batch_seconds: most audio that is encoded at once. Changes speed and memory only.
+        pool: this many consecutive frames are averaged into one; at least 1.
+        speed: from 0.5 to 2; play every recording this much faster, which moves pitch and formants as another talker
+            would: such a store is a view of the corpus (``serein crossval --view``), to train on, and with
+            ``model.test_views`` to judge beside the corpus at its own speed.
+        batch_seconds: most audio that is encoded at once, but for an utterance that alone is longer; one over 300
+            seconds is not taken. Changes speed and memory only.
         report: told after each shard; it may still be on its way to disk.
 
     Raises:
         StoreError: the folder holds frames made with other settings, or of other recordings under the same ids.
+        UsageError: ``pool`` or ``speed`` is out of range.
     """
+    if pool < 1 or not 0.5 <= speed <= 2:
+        raise UsageError(f"pool {pool}, speed {speed:g}: pool is 1 or more, speed from 0.5 to 2")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards = list(plan_shards(corpus.utterances))
@@ -141,15 +147,20 @@ def _decode_shard(
         return None
     with ThreadPoolExecutor() as threads:
         decoded = threads.map(partial(_decode, encoder=encoder, speed=speed), utterances)
-        return {utterance.id: result for utterance, result in zip(utterances, decoded, strict=True)}
+        recordings: Recordings = {one.id: result for one, result in zip(utterances, decoded, strict=True)}
+    lost = [name for name, result in recordings.items() if isinstance(result, AudioError)]
+    if path.exists() and lost:
+        had = read_shard(path)
+        recordings |= {name: had[name] for name in lost if name in had}
+    return recordings
 
 
 def _encode_shard(
     recordings: Recordings, encoder: SpeechEncoder, pool: int, batch_seconds: float
 ) -> tuple[list[str], list[Tensor], dict[str, str]]:
     failed = {name: str(decoded) for name, decoded in recordings.items() if isinstance(decoded, AudioError)}
-    waveforms = {name: decoded for name, decoded in recordings.items() if not isinstance(decoded, AudioError)}
-    frames: dict[str, Tensor] = {}
+    waveforms = {name: decoded for name, decoded in recordings.items() if isinstance(decoded, np.ndarray)}
+    frames = {name: had for name, had in recordings.items() if isinstance(had, Tensor)}
     names = list(waveforms)
     lengths = [max(len(waveforms[name]), encoder.padded_to) for name in names]
     for batch in group(lengths, int(batch_seconds * SAMPLE_RATE)):
@@ -168,6 +179,11 @@ def _decode(utterance: Utterance, encoder: SpeechEncoder, speed: float) -> np.nd
         samples: np.ndarray = change_speed(load_audio(utterance.path), speed)
     except AudioError as error:
         return error
+    if len(samples) > LONGEST_SECONDS * SAMPLE_RATE:
+        return AudioError(
+            f"{utterance.path}: lasts {len(samples) / SAMPLE_RATE:.0f} s, and an utterance at most "
+            f"{LONGEST_SECONDS:.0f} s, for it is encoded as a whole; cut it into utterances"
+        )
     if len(samples) < MINIMUM_SAMPLES or not encoder.num_frames(len(samples)):
         return TooShort(f"{utterance.path}: is shorter than one frame at speed {speed:g}; leave it out")
     return samples

@@ -57,6 +57,9 @@ UNUSED = (
     "model.decoder.",  # the same, where a checkpoint has a head
 )
 
+# what transformers raises where a JSON file has another form than it expects
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError)
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -126,7 +129,7 @@ def load_extractor(checkpoint: Checkpoint, kind: str) -> Any:
     """
     try:
         extractor = AutoFeatureExtractor.from_pretrained(checkpoint.folder, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, *_MALFORMED) as error:
         raise ModelError(
             f"{checkpoint.name}: has no preprocessor_config.json that can be read, and only that says how "
             f"its input was normalised; copy the file from where the weights come from{_unfinished(checkpoint)}"
@@ -144,8 +147,14 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
     """Transformers' bare model, in evaluation mode, without head and decoder blocks, each weight checked.
 
     Raises:
-        ModelError: no safetensors file, a damaged one, or weights missing, unknown or of another shape.
+        ModelError: no safetensors file, a damaged one, weights missing, unknown or of another shape, or an adapter of
+            peft's beside them.
     """
+    if (checkpoint.folder / "adapter_config.json").exists():  # transformers would put it into the layers that it reads
+        raise ModelError(
+            f"{checkpoint.name}: has an adapter_config.json: merge that adapter into the weights first (peft's "
+            "merge_and_unload), or take the file away"
+        )
     weights = checkpoint.folder / "model.safetensors"
     if not weights.is_file() and not weights.with_suffix(".safetensors.index.json").is_file():
         raise ModelError(
@@ -166,7 +175,7 @@ def load_model(checkpoint: Checkpoint, dtype: torch.dtype) -> Any:
                 output_loading_info=True,
                 **fewer,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, RuntimeError, SafetensorError, *_MALFORMED) as error:
         raise ModelError(
             f"{checkpoint.name}: its weights cannot be read: {_one_line(error)}{_unfinished(checkpoint)}"
         ) from error

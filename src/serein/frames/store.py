@@ -145,16 +145,11 @@ class FrameStore:
         """The frames of each shard that has any, checked."""
         for shard, header in self.headers.items():
             if header.ids:
-                frames = _read_frames(shard)
-                if _checksum(frames) != header.checksum:
-                    raise StoreError(
-                        f"{shard}: its bytes have changed since it was written; delete it and extract again"
-                    )
-                yield frames
+                yield _read_frames(shard, header)
 
     def _mapped(self, numbers: int) -> Tensor:
         path = self.folder / f"flat-{self.digest}.float16"
-        remove_abandoned(path)
+        remove_abandoned(self.folder, "flat-*.float16")
         if not path.exists():
             for outdated in self.folder.glob("flat-*.float16"):
                 outdated.unlink(missing_ok=True)  # another process may have been faster
@@ -242,12 +237,24 @@ def read_header(shard: Path, settings: str = "") -> ShardHeader:
     return ShardHeader(tuple(header["ids"]), tuple(header["lengths"]), header["failed"], header["checksum"])
 
 
-def _read_frames(shard: Path) -> Tensor:
+def read_shard(shard: Path) -> dict[str, Float16[Tensor, "_ layers width"]]:
+    """The frames of a shard, by utterance.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    header = read_header(shard)
+    return dict(zip(header.ids, _read_frames(shard, header).split(header.lengths), strict=True)) if header.ids else {}
+
+
+def _read_frames(shard: Path, header: ShardHeader) -> Tensor:
     try:
         with safe_open(shard, framework="pt") as file:
             frames: Tensor = file.get_tensor("frames")
     except (SafetensorError, OSError) as error:
         raise StoreError(f"{shard}: is damaged ({error}); delete it and extract again") from error
+    if _checksum(frames) != header.checksum:
+        raise StoreError(f"{shard}: its bytes have changed since it was written; delete it and extract again")
     return frames
 
 

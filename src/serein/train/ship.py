@@ -253,12 +253,13 @@ def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, repo
 def _run_of(folder: Path, corpus: Corpus, config: ModelConfig, recipe: Recipe, views: list[str]) -> Run:
     """A finished run, if it is what this training is, on other talkers."""
     run = load_run(folder)
+    if run.system != "adapter":
+        raise UsageError(f"{folder}: is a run with another system: no scores for this model")
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     truths = {utterance.id: (utterance.talker, utterance.emotion) for utterance in corpus}
     used = Recipe.from_toml(run.recipe, source=str(folder / "recipe.toml"))
     others = recipe.adapt.data == "elsewhere"
     same = {
-        "system": run.system == "adapter",
         "corpus": run.corpus == corpus.name and run.truths().items() <= truths.items(),
         "labels": sorted(run.protocol.labels) == sorted(config.labels),
         "encoder": "members" not in run.encoder and EncoderDescription(**run.encoder).gives_frames_of(config.encoder),

@@ -59,9 +59,8 @@ export function refresh() {
   paint();
   player.span({ seconds: timeline.seconds, step: timeline.hop, live });
   parts.source.textContent = live ? `${name} · live` : `${name} · ${clock(timeline.seconds)}`;
-  if (live) return showLast(timeline);
-  parts.rows.replaceChildren(...segments.map(rowOf));
-  return showWhole(shown);
+  parts.rows.replaceChildren(...(live ? [] : segments.map(rowOf)));
+  return live ? showLast(timeline) : showWhole(shown);
 }
 
 function paint() {

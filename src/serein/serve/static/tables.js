@@ -1,4 +1,4 @@
-/** The timeline as text, the same to the letter as `serein timeline` and the server write it. */
+/** The timeline as text: tables the same to the letter as `serein timeline` writes them, JSON and RTTM the same facts. */
 
 import { SILENCE } from "./timeline.js";
 
