@@ -80,9 +80,10 @@ def curve_blocks(curves: Curves, drawn: Picture) -> list[Block]:
     """The curves' picture, their table, and how to read them."""
     compared = (
         f" UA minus first series: minus the UA of {curves.series[0]} with the same share of labels, in points, with a "
-        "paired 95 % interval over the same talkers. p: how likely equally good series differ by at least this much "
-        "with such talkers; Holm's is adjusted for the number of differences in this table, and it decides: below 0.05 "
-        "one series is called better, else the two cannot be told apart."
+        "paired 95 % interval over the same talkers. p: how likely these trained models, were the series equally good, "
+        "would differ by at least this much with such talkers; Holm's is adjusted for the number of differences in "
+        "this table, and it decides: below 0.05 one series is called better, else the two cannot be told apart. What "
+        "other draws of labels and other seeds would score is in no interval and no p."
     )
     reading = (
         "Labels: the share of each class's training labels that may be used. Which those are is drawn by the training "
