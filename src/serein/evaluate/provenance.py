@@ -81,8 +81,11 @@ def reproduction(run: Run) -> list[Block]:
         Section("To run it again"),
         Code(run.command),
         Details("Recipe", [Code(run.recipe)]),
-        Details("Encoder", [Table(["", ""], _facts(run.encoder), text_columns=2)]),
-        Details("Environment", [Table(["", ""], _facts(run.environment), text_columns=2)]),
+        *(
+            Details(what, [Table(["", ""], _facts(facts), text_columns=2)])
+            for what, facts in (("Encoder", run.encoder), ("Environment", run.environment))
+            if facts
+        ),
     ]
 
 
