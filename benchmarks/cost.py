@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from measure import run
 from operations import HUBERT_LARGE
-from transformers import AutoConfig, HubertConfig, HubertModel
+from transformers import HubertConfig, HubertModel
 
 from serein.corpus.corpus import Corpus
 from serein.errors import CorpusError, SereinError
@@ -116,8 +116,7 @@ def lora(corpus: Corpus, scale: float, args: argparse.Namespace) -> Cost:
 
 
 def extraction(corpus: Corpus, scale: float, args: argparse.Namespace) -> Cost:
-    family = AutoConfig.from_pretrained(args.encoder).model_type
-    encoder = load_encoder(args.encoder, layers=args.layers, whisper_padding=family != "whisper")
+    encoder = load_encoder(args.encoder, layers=args.layers, whisper_padding=False)
     start = time.perf_counter()
     extract(corpus, encoder, args.store, pool=args.pool)
     return Cost((time.perf_counter() - start) * scale, peak_memory_bytes(torch.device("cpu")), 0, 0)

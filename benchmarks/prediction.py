@@ -77,8 +77,7 @@ def load_pipeline(encoder: Path, dtype: torch.dtype) -> Any:
 
 def load_recognizer(encoder: Path, dtype: str) -> EmotionRecognizer:
     """The paper's adapter and head, with random weights, on the encoder's last layer."""
-    family = AutoConfig.from_pretrained(encoder).model_type
-    front = load_encoder(str(encoder), dtype=dtype, whisper_padding=family != "whisper")
+    front = load_encoder(str(encoder), dtype=dtype, whisper_padding=False)
     said = EncoderDescription(
         name=front.name, revision=front.revision, fingerprint=front.fingerprint, layers=front.layers,
         width=front.width, settings=front.settings, pool=1, frame_rate=front.frame_rate,

@@ -142,7 +142,7 @@ def _shareable_word(before: str, word: str, output: str) -> str:
         parts = Path(word).parts
         return "/".join(parts[parts.index("recipes") :]) if "recipes" in parts else parts[-1]
     is_argument = not before.startswith("-") and not word.startswith("-")
-    return Path(word).name if is_argument or before in ("--view", "--unlabelled", "--beside") else word
+    return Path(word).name if is_argument or before in ("--view", "--unlabelled", "--beside", "--like") else word
 
 
 def commands(study: Study, places: Places) -> list[str]:
@@ -177,7 +177,7 @@ def _ends_with(folder: Path, word: str) -> bool:
 def _alone(run: Run) -> bool:
     """Whether the run was made by itself, or as one of a study's."""
     words = [word for word in shlex.split(run.command)[1:] if not word.startswith("-")]
-    return words[0] not in ("benchmark", "ablate", "inflation")
+    return words[:1] not in (["benchmark"], ["ablate"], ["inflation"])
 
 
 def encoders(run: Run) -> list[str]:
@@ -186,6 +186,7 @@ def encoders(run: Run) -> list[str]:
         f"Encoder {each['name'] if each['revision'] else Path(each['name']).name}, "
         f"layers {', '.join(map(str, each['layers']))}, {each['frame_rate']:g} frames a second."
         for each in run.encoder.get("members", [run.encoder])
+        if each  # nothing is known of what was imported
     ]
 
 

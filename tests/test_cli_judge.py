@@ -54,6 +54,18 @@ def test_all_pairs_and_another_protocol(runs):
     assert pairs[1]["p"] is None
 
 
+def test_predictions_made_elsewhere_become_a_run(runs, tmp_path):
+    shown = serein(
+        "import", runs["one"] / "predictions.csv", "--like", runs["one"], "--name", "mine", "-o", tmp_path / "in"
+    )
+    assert shown.exit_code == 0, shown.output
+    assert "made elsewhere" in " ".join(shown.stdout.split())
+    assert f"Next: serein compare {runs['one']} {tmp_path / 'in'}" in shown.output
+    (found,) = json.loads(serein("compare", runs["one"], tmp_path / "in", "--json").stdout)
+    assert (found["system"], found["ua_difference"]) == ("mine", 0)
+    assert found["remarks"] == ["mine: made elsewhere"]
+
+
 def test_one_run_is_nothing_to_compare(runs):
     failed = serein("compare", runs["one"])
     assert isinstance(failed.exception, UsageError)

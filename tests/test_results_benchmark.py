@@ -10,6 +10,7 @@ import results
 
 from serein.errors import UsageError
 from serein.evaluate.ensemble import average
+from serein.evaluate.imported import import_predictions
 from serein.evaluate.runs import load_run
 from serein.evaluate.study import load_study, save_study
 from serein.evaluate.study_page import table
@@ -236,6 +237,19 @@ def test_a_run_made_in_python_has_no_command(tmp_path):
 def test_an_encoder_of_the_hub_keeps_its_whole_name(tmp_path):
     run = load_run(write_run(tmp_path / "run"))
     assert results.encoders(run) == ["Encoder toy/encoder, layers 2, 3, 50 frames a second."]
+
+
+def test_what_was_imported_stands_beside_the_runs(tmp_path):
+    like = write_run(tmp_path / "probe", command="serein crossval f/ --system linear -o runs/probe")
+    command = f"serein import /home/me/mine.csv --like {like} --name mine -o x"
+    theirs = import_predictions(like / "predictions.csv", like, tmp_path / "mine", name="mine", command=command)
+    save_study(tmp_path / "both", "runs", "Both", [("probe", like), ("mine", theirs)])
+    page = page_of(tmp_path, tmp_path / "both")
+    assert "\nserein import mine.csv --like probe --name mine -o runs/mine\n" in page
+    assert page.count("Encoder toy/encoder") == 1
+    nameless = import_predictions(like / "predictions.csv", like, tmp_path / "silent", name="mine")
+    save_study(tmp_path / "three", "runs", "Three", [("probe", like), ("mine", nameless)])
+    assert "| mine | made elsewhere |" in page_of(tmp_path, tmp_path / "three")
 
 
 def test_of_a_committee_each_encoder_is_named(tmp_path):

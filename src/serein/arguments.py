@@ -2,6 +2,7 @@
 
 import os
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +14,7 @@ from serein.files import is_utf8
 if TYPE_CHECKING:
     from serein.corpus.corpus import Corpus
     from serein.corpus.protocol import Protocol
+    from serein.frames.encoder import SpeechEncoder
     from serein.frames.store import FrameStore
     from serein.recipe import Recipe
 
@@ -53,7 +55,7 @@ Beside = Annotated[
     list[Path] | None,
     typer.Option(help="For co-att: log-mel frames of the corpus, then of each --view in their order; repeatable."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=999, help="Of all that is drawn.")]
+Seed = Annotated[int, typer.Option(min=0, help="Of all that is drawn.")]
 
 
 def output_folder(what: str) -> Any:
@@ -107,13 +109,31 @@ def open_stores(folders: list[Path] | None) -> "list[FrameStore]":
     return [FrameStore(folder) for folder in folders or []]
 
 
-def refuse_unheard(system: str, recipe: "Recipe", unlabelled: list[Path] | None, beside: list[Path] | None) -> None:
-    """Raise a UsageError where a run of one system is given frames that it would leave aside."""
-    if unlabelled and (system != "adapter" or recipe.adapt.data == "none"):
-        why = "the recipe has adapt.data = none" if system == "adapter" else f"{system} has no adapter training"
-        raise UsageError(f"--unlabelled: {why}, so nobody would hear it; --set adapt.data=inductive, or leave it out")
-    if beside and system != "co-att":
-        raise UsageError(f"--beside: is for co-att, and {system} would not hear it; leave it out")
+def refuse_unheard(
+    systems: "Sequence[tuple[str, Recipe]]", unlabelled: list[Path] | None, beside: list[Path] | None
+) -> None:
+    """Raise a UsageError where frames are given that none of these systems would hear."""
+    if unlabelled and not any(name == "adapter" and recipe.adapt.data != "none" for name, recipe in systems):
+        raise UsageError(
+            "--unlabelled: is heard by the system adapter alone, and not where adapt.data is none; leave it out, or "
+            "have an adapter with --set adapt.data=inductive"
+        )
+    if beside and not any(name == "co-att" for name, _ in systems):
+        raise UsageError("--beside: is heard by the system co-att alone; leave it out")
+
+
+def open_encoder(
+    name: str, layers: Sequence[int], revision: str | None, device: str, dtype: str, cut_whisper: bool
+) -> "SpeechEncoder":
+    """The encoder that a command's options name; a UsageError where one that pads nothing is to leave padding out."""
+    from serein.frames.encoder import load_encoder
+
+    encoder = load_encoder(
+        name, layers=layers, revision=revision, device=device, dtype=dtype, whisper_padding=not cut_whisper
+    )
+    if cut_whisper and "whisper_padding" not in encoder.settings:
+        raise UsageError(f"--cut-whisper: {name} is no Whisper, and pads nothing; leave it out")
+    return encoder
 
 
 def refuse_overwriting(output: Path, read: str | Path | None) -> None:

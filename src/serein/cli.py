@@ -30,6 +30,7 @@ from serein.arguments import (
     Unlabelled,
     Views,
     open_corpus,
+    open_encoder,
     open_stores,
     output_file,
     output_folder,
@@ -75,7 +76,7 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="Show traceback
 def demo(
     output: Annotated[Path, output_folder("Folder for all of it.")] = Path("serein-demo"),
     utterances: Annotated[int, typer.Option(help="Utterances of each of the ten voices.")] = 64,
-    seed: Seed = 0,
+    seed: Annotated[int, typer.Option(min=0, max=999, help="Of all that is drawn.")] = 0,
 ) -> None:
     """The whole main job on a corpus it makes itself; no download.
 
@@ -152,13 +153,9 @@ def extract(
     """
     from serein import terminal
     from serein.corpus.corpus import Corpus
-    from serein.frames.encoder import load_encoder
     from serein.frames.extract import extract as run_extract
 
-    front = load_encoder(
-        encoder, layers=parse_numbers("--layers", layers), revision=revision, device=device, dtype=dtype,
-        whisper_padding=not cut_whisper,
-    )  # fmt: skip
+    front = open_encoder(encoder, parse_numbers("--layers", layers), revision, device, dtype, cut_whisper)
     with terminal.progress() as report:
         store = run_extract(Corpus.from_csv(table), front, output, pool=pool, speed=speed, report=report)
     terminal.note(f"{len(store.ids)} utterances, {store.frame_rate:g} frames a second, in {output}")
@@ -218,7 +215,7 @@ def crossval(
 
     store, labelled, folds = open_corpus(frames, protocol, folds_file, label_map)
     chosen = choose_recipe(recipe, changes, [system])
-    refuse_unheard(system, chosen, unlabelled, beside)
+    refuse_unheard([(system, chosen)], unlabelled, beside)
     with terminal.progress() as report:
         folder = cross_validate(
             store, labelled, folds, output, chosen,

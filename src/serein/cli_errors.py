@@ -13,8 +13,8 @@ from serein.errors import SereinError
 # torch says it in a RuntimeError
 _NO_MEMORY = re.compile(r"out of memory|(not enough|can't allocate|cannot allocate) memory", re.IGNORECASE)
 _SMALLER = (
-    "give training a smaller --set finetune.batch_size=... or adapt.batch_size, or a smaller model.width, leave frames "
-    "on disk with speed.frames=mapped, or take a smaller encoder"
+    "in training try --set speed.frames=mapped, or a smaller finetune.batch_size, adapt.batch_size or model.width; "
+    "elsewhere shorter recordings, or a smaller encoder"
 )
 
 

@@ -15,6 +15,7 @@ from serein.arguments import (
     ProtocolName,
     Revision,
     Table,
+    open_encoder,
     output_folder,
     relabel,
 )
@@ -45,16 +46,15 @@ def layers(
     from serein.corpus.corpus import Corpus
     from serein.corpus.splits import make_protocol
     from serein.evaluate.layers import HEADER, rows_of, verdict
-    from serein.frames.encoder import load_encoder, num_layers
+    from serein.frames.encoder import num_layers
     from serein.train.layers import look_at_layers
 
     corpus = relabel(Corpus.from_csv(table), label_map)
     with terminal.progress() as report:
         found = look_at_layers(
             corpus,
-            lambda: load_encoder(
-                encoder, layers=range(num_layers(encoder, revision) + 1), revision=revision, device=device, dtype=dtype,
-                whisper_padding=not cut_whisper,
+            lambda: open_encoder(
+                encoder, range(num_layers(encoder, revision) + 1), revision, device, dtype, cut_whisper
             ),
             output,
             lambda present: make_protocol(protocol, present, folds_file=folds_file),

@@ -21,6 +21,7 @@ from serein.arguments import (
     open_corpus,
     open_stores,
     output_folder,
+    refuse_unheard,
 )
 from serein.cli_recipe import choose_recipe
 from serein.errors import UsageError
@@ -152,6 +153,7 @@ def _run(
     from serein import terminal
     from serein.train.study import run_study
 
+    refuse_unheard([(variant.system, variant.recipe) for variant in variants], unlabelled, beside)
     with terminal.progress() as report:
         run_study(
             store, labelled, variants, output, kind=kind, title=title, seeds=range(seeds),

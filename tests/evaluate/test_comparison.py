@@ -78,8 +78,8 @@ def test_what_flatters_a_score_is_said_beside_its_differences(runs, make_run):
     assert first.protocol == f"{protocol.name} ({protocol.hash})"
     assert second.protocol == f"other ({other.protocol.hash}) and {first.protocol}"
     said = ["linear probe: transductive: intervals too narrow", "linear probe: synthetic voices"]
-    assert as_document(first)["reservations"] == said
-    assert as_document(second)["reservations"] == []
+    assert as_document(first)["remarks"] == said
+    assert as_document(second)["remarks"] == []
     assert title([first, second]).splitlines() == [
         "Differences in UA, in points [95 % interval]",
         f"protocol {first.protocol}",

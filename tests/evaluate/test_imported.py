@@ -73,6 +73,7 @@ def test_pages_say_what_is_known_and_leave_the_rest_open(imported, default_run, 
     assert mine.endswith("|  |  |  |")
     assert not ours.endswith("|  |")
     assert "not known" in page
+    assert mine.startswith("| mine | made elsewhere |")
 
 
 def changed(rows, **cells):
@@ -125,6 +126,20 @@ def test_a_committee_takes_no_imported_member(imported, default_run, tmp_path):
     with pytest.raises(UsageError, match=re.escape(f"{imported}: was imported")):
         average([default_run, imported], tmp_path / "both")
     assert not (tmp_path / "both").exists()
+
+
+def test_what_another_run_left_in_the_folder_is_not_taken_for_its_own(theirs, default_run, make_run, tmp_path):
+    left = make_run("left")
+    (left / "run.json").unlink()
+    found = load_run(import_predictions(theirs / "predictions.csv", default_run, left, name="mine"))
+    assert [(done.embeddings, done.history) for done in found.fold_runs] == [(None, {})] * len(found.fold_runs)
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", ""])
+def test_a_table_as_a_spreadsheet_writes_it_is_read(theirs, default_run, tmp_path, mark):
+    table = tmp_path / "t.csv"
+    table.write_text(mark + (theirs / "predictions.csv").read_text() + "\n\n", encoding="utf-8")
+    assert load_run(import_predictions(table, default_run, tmp_path / "in", name="mine")).name == "mine"
 
 
 def test_without_embeddings_a_run_of_sereins_own_is_damaged(imported):

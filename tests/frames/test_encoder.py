@@ -11,6 +11,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cosine_similarity
 
+from serein.arguments import open_encoder
 from serein.errors import ModelError, TooShort, UsageError
 from serein.frames.encoder import SpeechEncoder, load_encoder, num_layers
 from serein.frames.packed import PackedBlock
@@ -370,8 +371,14 @@ def test_what_would_be_ignored_is_refused(tiny_checkpoint):
     ):
         load_encoder("logmel", revision="v2", dtype="bfloat16", whisper_padding=False)
     assert load_encoder("logmel", revision="", dtype="float32", whisper_padding=True).revision == ""
-    with pytest.raises(UsageError, match=r"is a hubert model, and pads nothing; --cut-whisper is Whisper's"):
-        load_encoder(folder, whisper_padding=False)
+
+
+def test_padding_is_left_out_by_whisper_alone(tiny_checkpoint):
+    for kind in ("hubert", "whisper"):
+        assert open_encoder(str(tiny_checkpoint(kind)), [-1], None, "cpu", "float32", False).width
+    assert open_encoder(str(tiny_checkpoint("whisper")), [-1], None, "cpu", "float32", True).padded_to == 0
+    with pytest.raises(UsageError, match="is no Whisper, and pads nothing; leave it out"):
+        open_encoder(str(tiny_checkpoint("hubert")), [-1], None, "cpu", "float32", True)
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -99,14 +99,16 @@ def test_a_recording_that_is_gone_keeps_its_frames_when_another_of_its_shard_is_
     assert after.load().flat.equal(expected.flat)
 
 
-def test_a_recording_too_long_to_be_encoded_as_a_whole_costs_nothing_else(tones, tmp_path, monkeypatch):
-    seconds = [len(load_audio(utterance.path)) / SAMPLE_RATE for utterance in tones.utterances[:4]]
-    monkeypatch.setattr(module, "LONGEST_SECONDS", sorted(seconds)[1])
-    store = extract(Corpus("part", tones.utterances[:4]), LOGMEL, tmp_path)
-    longer = {u.id for u, length in zip(tones, seconds, strict=False) if length > sorted(seconds)[1]}
-    assert set(store.failed) == longer
-    assert len(longer) == 2
-    assert all("cut it into utterances" in reason for reason in store.failed.values())
+@pytest.mark.parametrize("speed", [1.0, 0.5])
+def test_a_recording_too_long_to_be_encoded_as_a_whole_costs_nothing_else(tones, tmp_path, monkeypatch, speed):
+    part = Corpus("part", tones.utterances[:4])
+    seconds = {utterance.id: len(load_audio(utterance.path)) / SAMPLE_RATE for utterance in part}
+    longest = sorted(seconds.values())[1]
+    monkeypatch.setattr(type(LOGMEL), "longest_seconds", longest)
+    store = extract(part, LOGMEL, tmp_path, speed=speed)  # what counts is the recording, not what is made of it
+    assert set(store.failed) == {name for name, length in seconds.items() if length > longest}
+    assert len(store.failed) == 2
+    assert all("cut it" in reason for reason in store.failed.values())
 
 
 @pytest.mark.parametrize("settings", [{"pool": 0}, {"speed": 0.0}, {"speed": float("nan")}, {"speed": 2.5}])
@@ -120,6 +122,7 @@ def test_frames_that_do_not_fit_float16_are_refused_by_name(tones, tmp_path):
     class Loud:
         name, revision, fingerprint, layers, width, frame_rate, settings = "loud", "", "x", (0,), 80, 50.0, {}
         padded_to = 0
+        longest_seconds = math.inf
 
         def num_frames(self, samples: int) -> int:
             return LOGMEL.num_frames(samples)
@@ -239,6 +242,7 @@ def test_a_recording_too_short_for_the_encoder_costs_nothing_else(tones, tmp_pat
     class Patient:
         name, revision, fingerprint, layers, width, frame_rate, settings = "patient", "", "x", (0,), 80, 50.0, {}
         padded_to = 0
+        longest_seconds = math.inf
 
         def num_frames(self, samples: int) -> int:
             return LOGMEL.num_frames(samples) if samples >= 800 else 0
@@ -412,6 +416,7 @@ def test_the_next_shard_is_decoded_before_one_is_encoded(tones, tmp_path, small_
     class Waiting:
         name, revision, fingerprint, layers, width, frame_rate, settings = "waiting", "", "x", (0,), 80, 50.0, {}
         padded_to = 0
+        longest_seconds = math.inf
 
         def num_frames(self, samples: int) -> int:
             return LOGMEL.num_frames(samples)

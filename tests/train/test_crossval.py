@@ -338,6 +338,18 @@ def test_another_torch_continues_no_run_that_is_not_finished(
         again()
 
 
+def test_a_run_whose_leaks_were_told_in_other_words_is_continued(
+    linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
+):
+    run = Path(shutil.copytree(linear_run, tmp_path / "run"))
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(
+        json.dumps(facts | {"leaks": ["fold 1: 1 recording is in both train and test: ab12"]})
+    )
+    again = partial(cross_validate, tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
+    assert again() == run
+
+
 def test_predictions_that_no_run_json_explains_are_not_taken_over(
     linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
 ):

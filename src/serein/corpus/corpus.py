@@ -77,8 +77,8 @@ class Corpus:
             for name in _PRINTED:
                 if not getattr(utterance, name).isprintable():
                     raise CorpusError(f"corpus {self.name}: {name} {getattr(utterance, name)!r} cannot be printed")
-                if getattr(utterance, name) != getattr(utterance, name).strip():
-                    raise CorpusError(f"corpus {self.name}: {name} {getattr(utterance, name)!r} has space at its edge")
+                if (value := getattr(utterance, name)) != value.strip():
+                    raise CorpusError(f"corpus {self.name}: {name} {value!r} has space at its edge; take it away")
             if utterance.id in seen:
                 raise CorpusError(f"corpus {self.name}: id {utterance.id!r} stands twice; ids must be unique")
             seen.add(utterance.id)

@@ -27,7 +27,7 @@ class Comparison:
         difference: scores of the one minus those of the other; None where their protocols differ.
         holm_p: ``difference.p``, adjusted for all the comparisons that were made; nan where that is undefined.
         protocol: name and hash; of both where they differ.
-        reservations: what makes a score of the two mean less (:func:`serein.evaluate.remarks.remarks`), after the
+        remarks: what makes a score of the two mean less (:func:`serein.evaluate.remarks.remarks`), after the
             name of the system.
     """
 
@@ -36,7 +36,7 @@ class Comparison:
     difference: Difference | None
     holm_p: float
     protocol: str
-    reservations: tuple[str, ...]
+    remarks: tuple[str, ...]
 
     @property
     def verdict(self) -> str:
@@ -59,7 +59,7 @@ def compare_all(runs: Sequence[Run], *, all_pairs: bool = False) -> list[Compari
     """
     names = distinct_names(runs)
     protocols = [f"{run.protocol.name} ({run.protocol.hash})" for run in runs]
-    reserved = [[f"{name}: {remark}" for remark in remarks(run)] for name, run in zip(names, runs, strict=True)]
+    remarked = [[f"{name}: {remark}" for remark in remarks(run)] for name, run in zip(names, runs, strict=True)]
     pairs = [(after, before) for before, after in combinations(range(len(runs)), 2) if all_pairs or before == 0]
     differences = [compare(runs[system], runs[against]) for system, against in pairs]
     adjusted = holm([found.p if found else nan for found in differences])
@@ -67,7 +67,7 @@ def compare_all(runs: Sequence[Run], *, all_pairs: bool = False) -> list[Compari
         Comparison(
             names[system], names[against], difference, holm_p,
             protocol=" and ".join(dict.fromkeys(protocols[run] for run in (system, against))),
-            reservations=(*reserved[system], *reserved[against]),
+            remarks=(*remarked[system], *remarked[against]),
         )
         for (system, against), difference, holm_p in zip(pairs, differences, adjusted, strict=True)
     ]  # fmt: skip
@@ -95,15 +95,15 @@ def as_document(comparison: Comparison) -> dict[str, Any]:
         **{name: None if isnan(number) else number for name, number in numbers.items()},
         "verdict": comparison.verdict,
         "protocol": comparison.protocol,
-        "reservations": list(comparison.reservations),
+        "remarks": list(comparison.remarks),
     }
 
 
 def title(comparisons: Sequence[Comparison]) -> str:
     """What stands above a table of comparisons: the protocols, and what to know beside the scores, a line each."""
     protocols = dict.fromkeys(f"protocol {found.protocol}" for found in comparisons)
-    reservations = dict.fromkeys(said for found in comparisons for said in found.reservations)
-    return "\n".join(["Differences in UA, in points [95 % interval]", *protocols, *reservations])
+    remarked = dict.fromkeys(said for found in comparisons for said in found.remarks)
+    return "\n".join(["Differences in UA, in points [95 % interval]", *protocols, *remarked])
 
 
 def in_points(difference: float, interval: Interval) -> str:

@@ -41,7 +41,7 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
     runs = [load_run(folder) for folder in folders]
     for run in runs:
         if run.system == IMPORTED:
-            raise UsageError(f"{run.folder}: was imported; average the probabilities where they were made")
+            raise UsageError(f"{run.folder}: was imported; average where it was made, and import the average")
     first = runs[0]
     for run in runs[1:]:
         if run.protocol.hash != first.protocol.hash or run.truths() != first.truths():

@@ -67,8 +67,8 @@ def read_table(
         CorpusError: it cannot be read, lacks a column, or a row has another number of cells.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            columns, *rows = list(csv.reader(file, strict=True)) or [[]]
+        with path.open(newline="", encoding="utf-8-sig") as file:  # as others write it
+            columns, *rows = list(filter(None, csv.reader(file, strict=True))) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise CorpusError(f"{path}: cannot be read as a CSV table ({error}); {remedy}") from error
     missing = [name for name in required if name not in columns]

@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from serein.evaluate.runs import Run
+from serein.evaluate.runs import IMPORTED, Run
 
 _FEW = 4  # talkers: with fewer who show a label `benchmarks/interval_coverage.py` finds intervals too narrow
 # as `serein.corpus.protocol.Leak` says it
@@ -17,6 +17,7 @@ def remarks(run: Run) -> list[str]:
     An interval counts a talker as left out whose utterances have still trained the model, or chosen its epoch.
     """
     flags = {
+        "made elsewhere": run.system == IMPORTED,
         "ORACLE: intervals too narrow": run.protocol.oracle,
         "TALKERS SHARED: intervals too narrow": run.protocol.shares_talkers,
         "validation talkers also train": not run.protocol.shares_talkers

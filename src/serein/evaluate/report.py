@@ -48,10 +48,12 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
         raise UsageError("a report needs matplotlib and scikit-learn: pip install 'serein[report]'")
     runs = [load_run(folder) for folder in (run, *others)]
     this, summary = runs[0], summarise(runs[0])
-    embedded = [_embedded(this, done, done.embeddings) for done in this.fold_runs if done.embeddings]
-    found = silhouettes(embedded) if embedded else {}
     confusion, curves = _pictures(this, summary)
-    maps = [_maps(this, embedded[0], found)] if embedded else []
+    found: Mapping[str, Silhouette] = {}
+    maps = []
+    if known := [(done, done.embeddings) for done in this.fold_runs if done.embeddings]:
+        found = silhouettes(_embedded(this, done, path) for done, path in known)
+        maps = [_maps(this, _embedded(this, *known[0]), found)]
     blocks = [
         *sections.opening(this, summary),
         *sections.banners(this),

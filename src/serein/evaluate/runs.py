@@ -215,13 +215,13 @@ def _check_consistent(
 
 def _read_fold_run(folder: Path, fold: str, seed: int, system: str) -> FoldRun:
     folder = folder / "folds" / fold / f"seed-{seed}"
-    costs = _read_json(folder / "cost.json", _COSTS)
+    costs = {key: value for key, value in _read_json(folder / "cost.json", _COSTS).items() if key in _COSTS}
+    if system == IMPORTED:
+        return FoldRun(fold, seed, **costs, history={}, embeddings=None)
     table, embeddings = folder / "history.csv", folder / "embeddings.safetensors"
-    if not embeddings.exists() and system != IMPORTED:
+    if not embeddings.exists():
         raise CorpusError(f"{embeddings}: is missing; delete its folder and run the command again")
-    history = _read_history(table) if table.exists() else {}
-    found = embeddings if embeddings.exists() else None
-    return FoldRun(fold, seed, **{key: costs[key] for key in _COSTS}, history=history, embeddings=found)
+    return FoldRun(fold, seed, **costs, history=_read_history(table) if table.exists() else {}, embeddings=embeddings)
 
 
 def _read_history(path: Path) -> dict[str, dict[str, np.ndarray]]:

@@ -29,6 +29,8 @@ class SpeechEncoder(Protocol):
         width: numbers a layer and frame.
         frame_rate: frames a second.
         padded_to: samples up to which a shorter waveform is filled before it is computed; 0 where none is.
+        longest_seconds: of a recording whose frames a store may hold: what computes a recording as a whole needs memory
+            with its length; infinite for what works in pieces.
         settings: what else changes the frames; can be written as JSON.
     """
 
@@ -39,6 +41,7 @@ class SpeechEncoder(Protocol):
     width: int
     frame_rate: float
     padded_to: int
+    longest_seconds: float
     settings: dict[str, Any]
 
     def num_frames(self, samples: int) -> int:
@@ -84,7 +87,7 @@ def load_encoder(
 
     Raises:
         UsageError: no such layer, device or dtype, or a setting that the encoder does not have: a folder or ``logmel``
-            has no revision, ``logmel`` no other dtype than float32, and Whisper alone padding to leave out.
+            has no revision, ``logmel`` neither another dtype than float32 nor padding.
         ModelError: the model is out of reach, incomplete, or of a family that serein does not read.
 
     Example:
@@ -108,9 +111,6 @@ def load_encoder(
     resolved = _resolve(layers, checkpoint.blocks, name)
     if checkpoint.config.model_type == "whisper":
         return WhisperEncoder(checkpoint, resolved, device, DTYPES[dtype], whisper_padding)
-    if not whisper_padding:
-        family = checkpoint.config.model_type
-        raise UsageError(f"{name}: is a {family} model, and pads nothing; --cut-whisper is Whisper's, leave it out")
     return Wav2Vec2Encoder(checkpoint, resolved, device, DTYPES[dtype])
 
 

@@ -27,7 +27,6 @@ from serein.progress import Report, quiet
 
 SHARD_UTTERANCES = 64
 SHARD_SECONDS = 900.0
-LONGEST_SECONDS = 300.0
 FP16_MAX = 65_504.0
 
 Recordings = dict[str, np.ndarray | Tensor | AudioError]  # of a shard, by utterance: samples, frames it had, or neither
@@ -60,8 +59,8 @@ def extract(
         speed: from 0.5 to 2; play every recording this much faster, which moves pitch and formants as another talker
             would: such a store is a view of the corpus (``serein crossval --view``), to train on, and with
             ``model.test_views`` to judge beside the corpus at its own speed.
-        batch_seconds: most audio that is encoded at once, but for an utterance that alone is longer; one over 300
-            seconds is not taken. Changes speed and memory only.
+        batch_seconds: most audio that is encoded at once, but for an utterance that alone is longer (and not longer
+            than ``encoder.longest_seconds``). Changes speed and memory only.
         report: told after each shard; it may still be on its way to disk.
 
     Raises:
@@ -176,14 +175,9 @@ def _encode_shard(
 
 def _decode(utterance: Utterance, encoder: SpeechEncoder, speed: float) -> np.ndarray | AudioError:
     try:
-        samples: np.ndarray = change_speed(load_audio(utterance.path), speed)
+        samples: np.ndarray = change_speed(load_audio(utterance.path, max_seconds=encoder.longest_seconds), speed)
     except AudioError as error:
         return error
-    if len(samples) > LONGEST_SECONDS * SAMPLE_RATE:
-        return AudioError(
-            f"{utterance.path}: lasts {len(samples) / SAMPLE_RATE:.0f} s, and an utterance at most "
-            f"{LONGEST_SECONDS:.0f} s, for it is encoded as a whole; cut it into utterances"
-        )
     if len(samples) < MINIMUM_SAMPLES or not encoder.num_frames(len(samples)):
         return TooShort(f"{utterance.path}: is shorter than one frame at speed {speed:g}; leave it out")
     return samples

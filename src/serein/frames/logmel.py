@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ class LogMelEncoder:
     width = BANDS
     frame_rate = SAMPLE_RATE / HOP
     padded_to = 0
+    longest_seconds = math.inf
 
     def __init__(self) -> None:
         self.settings: dict[str, Any] = {

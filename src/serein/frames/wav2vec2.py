@@ -28,6 +28,7 @@ class Wav2Vec2Encoder:
     """
 
     padded_to = 0
+    longest_seconds = 300.0  # of so many the first convolution alone makes 2 GB
 
     def __init__(self, checkpoint: Checkpoint, layers: tuple[int, ...], device: str, dtype: torch.dtype):
         config = checkpoint.config

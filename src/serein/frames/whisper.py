@@ -1,5 +1,6 @@
 """Whisper's encoder: a log-mel spectrogram of up to 30 seconds, two convolutions, then a transformer."""
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -27,6 +28,8 @@ class WhisperEncoder:
     to the clip, which is many times faster and gives somewhat other frames. A waveform longer than 30 seconds is
     encoded in consecutive pieces of 30 seconds, each on its own, whose frames are joined.
     """
+
+    longest_seconds = math.inf
 
     def __init__(self, checkpoint: Checkpoint, layers: tuple[int, ...], device: str, dtype: torch.dtype, padding: bool):
         self._extractor = load_extractor(checkpoint, "WhisperFeatureExtractor")

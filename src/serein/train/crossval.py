@@ -229,15 +229,16 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
                 "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
                 "protocol": Protocol.load(folder / "protocol.json").hash,
             }
-            before = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["torch"]
-        except (OSError, ValueError, TypeError, KeyError) as error:
+            before = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("torch")
+        except (OSError, ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"{folder}: the run there is damaged ({error}); give another folder with -o") from error
         if not {"frames", "talkers"} <= present.keys():
             raise StoreError(
-                f"{folder}: holds a run of an earlier serein, which did not say which frames it heard and whose, so "
-                "nothing can be added to it; give another folder with -o (it can still be reported and compared)"
+                f"{folder}: holds a run that does not say which frames it heard and whose (imported, or of an earlier "
+                "serein), so nothing can be added to it; give another folder with -o (it can be reported and compared)"
             )
-        differing = [name for name in wanted if name != "command" and wanted[name] != present.get(name)]
+        told = ("command", "leaks")  # in words, which may get better; what they tell of is in the rest
+        differing = [name for name in wanted if name not in told and wanted[name] != present.get(name)]
         if differing:
             raise StoreError(
                 f"{folder}: holds a run with another {' and '.join(differing)}; give another folder with -o"
