@@ -55,11 +55,22 @@ def test_padding_is_a_small_part_of_the_work(batch_size):
 
 
 def test_a_half_full_batch_is_cut_before_lengths_differ_by_more_than_a_fifth():
-    lengths = torch.tensor([100] * 6 + [110] * 2 + [130] * 4)
+    lengths = torch.tensor([100] * 6 + [110] * 2 + [130] * 5)
     found = plan_batches(lengths, 1200, seed=0, epoch=0)
-    assert sorted(sorted(lengths[batch].tolist()) for batch in found) == [[100] * 6 + [110] * 2, [130] * 4]
+    assert sorted(sorted(lengths[batch].tolist()) for batch in found) == [[100] * 6 + [110] * 2, [130] * 5]
     few = torch.tensor([100] * 2 + [130] * 2)  # less than half full
     assert [len(batch) for batch in plan_batches(few, 1200, seed=0, epoch=0)] == [4]
+
+
+def test_what_is_left_at_the_end_is_no_batch_of_one_or_two():
+    assert sorted(map(len, plan_batches(torch.full((65,), 100), 3200, seed=0, epoch=0))) == [16, 17, 32]
+    lengths = torch.tensor([100] * 30 + [150])  # 100 is padded to 150 where both are
+    assert sorted(map(len, plan_batches(lengths, 3000, seed=0, epoch=0))) == [12, 19]
+    spread = torch.Generator().manual_seed(0)
+    for number in range(40, 300):
+        lengths = torch.normal(180.0, 40.0, (number,), generator=spread).clamp(min=60).round().long()
+        batches = plan_batches(lengths, frame_budget(lengths, 32), seed=0, epoch=0)
+        assert min(map(len, batches)) >= 8
 
 
 def test_a_batch_holds_the_stored_frames_and_zeros_at_padding():

@@ -325,6 +325,15 @@ def test_a_run_is_not_continued_with_other_talkers(linear_run, tone_store, label
         cross_validate(tone_store, corrected, protocol, linear_run, tiny_recipe, system="linear", seeds=(0, 1))
 
 
+def test_a_run_of_other_batches_is_not_continued(linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path):
+    run = Path(shutil.copytree(linear_run, tmp_path / "run"))
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    assert facts.pop("batching") == 2
+    (run / "run.json").write_text(json.dumps(facts))
+    with pytest.raises(StoreError, match="holds a run with another batching; give another folder"):
+        cross_validate(tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
+
+
 def test_another_torch_continues_no_run_that_is_not_finished(
     linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
 ):

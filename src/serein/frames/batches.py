@@ -6,10 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from serein.errors import StoreError
+
+BATCHING = 2  # what plan_batches does: trainings begun under another are not continued
 
 
 class FrameBatch(NamedTuple):
@@ -177,8 +179,10 @@ def plan_batches(
 
     Lengths are rounded up in steps of 1 %, utterances are shuffled inside a step, and a batch is cut before it
     would hold more than ``budget`` frames, padding included; a batch that holds half of that also where its lengths
-    would differ by more than a fifth. A pure function of its arguments; the number of batches is the same in every
-    epoch, so that schedules can count steps.
+    would differ by more than a fifth. What is left at the end, if it is less than half of the budget, is put together
+    with the batch before it, and both are parted evenly if they are too much for one: a step on one or two utterances
+    is as long as any other, and batch norm of so few is noise. A pure function of its arguments; the number of batches
+    is the same in every epoch, so that schedules can count steps.
 
     Args:
         lengths: frames of each utterance, all positive.
@@ -199,8 +203,19 @@ def plan_batches(
         held = longest * (place - first)
         if held and (held + longest > budget or (2 * held > budget and longest > 1.2 * rounded[first])):
             cuts.append(first := place)
+    if len(cuts) > 1 and 2 * rounded[-1] * (len(rounded) - cuts[-1]) < budget:
+        cuts[-1:] = (_middle(rounded[cuts[-2] :], budget) + cuts[-2]).tolist()
     batches = [torch.from_numpy(part) for part in np.split(order, cuts[1:])]
     return [batches[index] for index in random.permutation(len(batches))]
+
+
+def _middle(lengths: Int64[np.ndarray, " utterances"], budget: int) -> Int64[np.ndarray, " cuts"]:
+    """Where to cut these sorted lengths so that neither part is much larger; nowhere where all are one batch."""
+    places = np.arange(1, len(lengths))
+    if lengths[-1] * len(lengths) <= budget:
+        return places[:0]
+    larger = np.maximum(lengths[places - 1] * places, lengths[-1] * (len(lengths) - places))
+    return places[[larger.argmin()]]
 
 
 def frame_budget(lengths: Int[Tensor, " utterances"], batch_size: int) -> int:

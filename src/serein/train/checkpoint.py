@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from serein.errors import StoreError
 from serein.files import write_atomically
+from serein.frames.batches import BATCHING
 from serein.recipe import Recipe
 
 Row = dict[str, Any]
@@ -111,5 +112,5 @@ def digest(recipe: Recipe, *settings: object) -> str:
         recipe: without its ``[speed]``.
         settings: what else does, with a ``repr`` that says all of it.
     """
-    said = repr((recipe.model_dump(exclude={"speed"}), *settings))
+    said = repr((BATCHING, recipe.model_dump(exclude={"speed"}), *settings))
     return hashlib.sha256(said.encode()).hexdigest()

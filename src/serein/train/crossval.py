@@ -18,7 +18,7 @@ from serein.corpus.protocol import Fold, Protocol, check_folds, find_leaks
 from serein.errors import SereinError, StoreError, UsageError
 from serein.evaluate.predictions import Prediction, predictions_table
 from serein.files import write_atomically
-from serein.frames.batches import FrameArray
+from serein.frames.batches import BATCHING, FrameArray
 from serein.frames.store import FrameStore
 from serein.model import EncoderDescription, ModelConfig
 from serein.progress import Report, quiet
@@ -124,6 +124,7 @@ def cross_validate(
         "talkers": _digest(array.ids, material.talkers.tolist(), sorted((name, talkers[name]) for name in named)),
         "device": device.type,
         "precision": pick_precision(device, recipe.speed.precision),
+        "batching": BATCHING,
     }
     tasks = [(fold, seed, folder / "folds" / fold.name / f"seed-{seed}") for seed in seeds for fold in protocol.folds]
     parts = [place / "predictions.csv" for *_, place in tasks]
