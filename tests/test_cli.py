@@ -456,7 +456,7 @@ REFUSED = {
     OSError(errno.ENOSPC, "No space left on device"): "No space left on device; make room, then",
     PermissionError(errno.EACCES, "Permission denied", ".x", None, "x"): "x: Permission denied; change its permissions",
     IsADirectoryError(errno.EISDIR, "Is a directory", "x"): "x: Is a directory; a file is where a folder has to be",
-    MemoryError(): "not enough memory (MemoryError); in training try a smaller",
+    MemoryError(): "not enough memory (MemoryError); in training try --set",
     RuntimeError("CUDA out of memory.\nTried to"): "not enough memory (CUDA out of memory. Tried to); in training",
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you"): "not enough memory (DefaultCPUAllocator: can't",
     OSError("the\nnetwork"): "the network; `serein --debug ...` shows where",

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,10 +212,11 @@ def test_nobody_works_for_who_left_before_the_answer(serving, recognizer, sound,
     body = sound(50.0)
     with serving() as (server, port):
         with held(recognizer, monkeypatch) as groups:
-            for _ in range(5):
-                with dial(port) as line:
+            with ExitStack() as lines:
+                for _ in range(5):
+                    line = lines.enter_context(dial(port))
                     line.sendall(head(f"Content-Length: {len(body)}\r\n", path) + body)
-            eventually(lambda: groups)
+                eventually(lambda: groups)
             eventually(lambda: at_rest(server))
         address = f"http://127.0.0.1:{port}"
         assert httpx.post(f"{address}/v1/predict", content=sound(), timeout=60).status_code == 200

@@ -288,7 +288,7 @@ def test_a_run_that_does_not_say_what_it_heard_can_only_be_read(
     run = Path(shutil.copytree(linear_run, tmp_path / "run"))
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     (run / "run.json").write_text(json.dumps({name: fact for name, fact in facts.items() if name != "frames"}))
-    with pytest.raises(StoreError, match="an earlier serein, which did not say which frames it heard and whose"):
+    with pytest.raises(StoreError, match="holds a run that does not say which frames it heard and whose"):
         cross_validate(tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
     assert load_run(run).predictions == load_run(linear_run).predictions
 
