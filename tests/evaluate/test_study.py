@@ -165,7 +165,7 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
         "a recording is on both sides",
         "transductive: intervals too narrow, synthetic voices",
         "talker statistics",
-        "1 utterance not read",
+        "utterances not read: 1",
     ]
     write_study(tmp_path)
     page = (tmp_path / "study.md").read_text()

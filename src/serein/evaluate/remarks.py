@@ -28,9 +28,8 @@ def remarks(run: Run) -> list[str]:
         "talker statistics": run.talker_statistics != "none",
         "synthetic voices": run.synthetic,
         "collapsed": any(done.collapsed for done in run.fold_runs),
+        f"utterances not read: {len(run.without_frames)}": bool(run.without_frames),
     }
-    if unread := len(run.without_frames):
-        flags[f"{unread} utterance{'s'[: unread != 1]} not read"] = True
     return [flag for flag, applies in flags.items() if applies]
 
 
