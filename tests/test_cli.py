@@ -291,6 +291,14 @@ def test_the_next_step_after_an_adapter_is_of_the_same_recipe(tone_store, tiny_r
     assert serein("train", frames, *given[:-1], tmp_path / "model").code == 0
 
 
+def test_a_linear_probe_is_trained_and_predicts(tone_store, tones, tiny_recipe, tmp_path):
+    done = serein("train", tone_store.folder, "--system", "linear", "-o", tmp_path / "model")
+    assert re.search(r"The model: .*model \(C 0\.\d+, validation UA [01]\.\d{3}: no test score\)", done.err)
+    answer = serein("predict", tmp_path / "model", tones.utterances[0].path)
+    assert answer.code == 0
+    assert "angry" in answer.out
+
+
 @pytest.mark.parametrize(("temperature", "warned"), [(0.25, 1), (8.0, 1), (7.9, 0), (1.0, 0)])
 def test_a_temperature_at_its_bound_is_warned_of(tone_store, tiny_recipe, tmp_path, monkeypatch, temperature, warned):
     names = ("validation_ua", "calibration_error_before", "calibration_error_after")
@@ -304,7 +312,7 @@ def test_a_collapse_is_warned_of(tone_store, tmp_path, monkeypatch):
     names = ("validation_ua", "calibration_error_before", "calibration_error_after")
     facts = {"epochs": 6, "temperature": 1.0, "collapsed": True, **dict.fromkeys(names, 0.5)}
     monkeypatch.setattr("serein.train.ship.train_model", lambda *_, **__: facts)
-    monkeypatch.setattr("serein.train.ship.adapt_store", lambda *_, **__: "its spread fell")
+    monkeypatch.setattr("serein.train.adapter_folder.adapt_store", lambda *_, **__: "its spread fell")
     for command in ("adapt", "train"):
         done = serein(command, tone_store.folder, "-o", tmp_path / command)
         assert "warning: training without labels collapsed" in done.err

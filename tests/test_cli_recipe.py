@@ -9,7 +9,7 @@ from serein.cli_recipe import choose_recipe
 from serein.errors import UsageError
 from serein.frames.store import FrameStore
 from serein.recipe import Recipe
-from serein.train import crossval, machine, ship, study
+from serein.train import adapter_folder, crossval, machine, ship, study
 
 CPU = "speed.device=cpu"
 SAID = "no --recipe: the paper's 100 epochs at width 384; on a CPU take --recipe recipes/laptop.toml\n"
@@ -23,7 +23,7 @@ def untrained(monkeypatch):
     def stop(*_, **__):
         raise UsageError("here it would train")
 
-    monkeypatch.setattr(ship, "adapt_store", stop)
+    monkeypatch.setattr(adapter_folder, "adapt_store", stop)
     monkeypatch.setattr(ship, "train_model", stop)
     monkeypatch.setattr(crossval, "cross_validate", stop)
     monkeypatch.setattr(study, "run_study", stop)

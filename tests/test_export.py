@@ -11,6 +11,7 @@ import transformers
 from typer.testing import CliRunner
 
 import serein.export
+from serein.baselines.linear_probe import fit_linear_probes
 from serein.cli_export import exporting
 from serein.errors import ModelError, UsageError
 from serein.export import export_model
@@ -180,6 +181,23 @@ def test_answers_with_the_encoder_inside_are_torchs_at_any_length(family, layers
             *((0.1, recognizer.longest_window), (0.1, recognizer.longest_window + 1)),
         )
     ]
+    answers = graph.probabilities_of(recordings)
+    np.testing.assert_allclose(answers, recognizer.probabilities_of(recordings).numpy(), atol=1e-4)
+    assert answers.std(0).max() > 0.01
+
+
+def test_a_linear_probe_is_exported_from_frames_and_with_its_encoder(tmp_path):
+    encoder = load_encoder("logmel")
+    _, config = load_model(save_random_model(tmp_path / "model", encoder, members=3))
+    config = config.model_copy(update={"architecture": "linear"})
+    torch.manual_seed(0)
+    frames = torch.randn(60, 5, 160) + torch.tensor([-6.0, 3.0]).repeat_interleave(80)
+    (probe,) = fit_linear_probes(frames.flatten(0, 1), torch.arange(300) % 3, 3, 0.003)
+    save_model(tmp_path / "model", probe, config)
+    for with_encoder in (False, True):
+        assert export_model(tmp_path / "model", tmp_path / "model.onnx", with_encoder=with_encoder) < 1e-3
+    recognizer, graph = EmotionRecognizer.from_pretrained(tmp_path / "model"), OnnxRecognizer(tmp_path / "model.onnx")
+    recordings = [np.random.default_rng(n).standard_normal(n).astype(np.float32) / 10 for n in (400, 16_000, 70_000)]
     answers = graph.probabilities_of(recordings)
     np.testing.assert_allclose(answers, recognizer.probabilities_of(recordings).numpy(), atol=1e-4)
     assert answers.std(0).max() > 0.01

@@ -23,7 +23,8 @@ from serein.model import (
 )
 from serein.recipe import Model, Recipe
 from serein.recognizer import EmotionRecognizer
-from serein.train.ship import adapt_store, train_model
+from serein.train.adapter_folder import adapt_store
+from serein.train.ship import train_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # the Hub client's own
 

@@ -15,6 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from serein.baselines.linear_probe import fit_linear_probes
 from serein.corpus.corpus import Corpus
 from serein.errors import (
     AudioError,
@@ -38,7 +39,9 @@ from serein.nn.transformer import WAPTransformer
 from serein.recipe import Recipe
 from serein.recognizer import EmotionRecognizer
 from serein.train import ship
-from serein.train.ship import adapt_store, train_model
+from serein.train.adapter_folder import adapt_store
+from serein.train.crossval import classes_of
+from serein.train.ship import train_model
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +107,28 @@ def test_a_committee_is_shipped_as_one_model(tone_store, tiny_recipe, tones, tmp
     mean = (members[0].probabilities(path) + members[1].probabilities(path)) / 2
     assert torch.allclose(recognizer.probabilities(path), mean, atol=1e-6)
     assert not torch.allclose(members[0].probabilities(path), members[1].probabilities(path), atol=1e-4)
+
+
+def test_a_linear_probe_is_shipped_and_reads_what_a_store_would_hold(tone_store, tiny_recipe, tones, tmp_path):
+    facts = train_model(tone_store, tone_store.corpus(), tmp_path, tiny_recipe, system="linear")
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert facts["validation_ua"] > 0.4  # chance: 0.25
+    array = tone_store.load()
+    (probe,) = fit_linear_probes(
+        array.pooled(torch.arange(96)).flatten(1),
+        classes_of(array.ids, tone_store.corpus(), tone_store.corpus().labels), 4, facts["C"],
+    )  # fmt: skip
+    recognizer = EmotionRecognizer.from_pretrained(tmp_path)
+    heard = [utterance.path for utterance in tones.utterances[::19]]
+    statistics = array.pooled(array.indices([utterance.id for utterance in tones.utterances[::19]])).flatten(1)
+    for path, mine in zip(heard, statistics, strict=True):
+        torch.testing.assert_close(recognizer.embed(path), mine, atol=1e-4, rtol=1e-4)
+    together = recognizer.logits_of([load_audio(path) for path in heard]).log_softmax(1)
+    wanted = (probe.read(statistics).log_softmax(1) / recognizer.config.temperature).log_softmax(1)
+    torch.testing.assert_close(together, wanted, atol=1e-3, rtol=1e-3)
+    window = recognizer.timeline(heard[0], window=0.4, hop=0.2).windows[0]
+    first = recognizer.logits_of([load_audio(heard[0])[:6400]]).softmax(1)[0]
+    assert window.scores == pytest.approx(first.tolist(), abs=1e-5)
 
 
 def test_scores_are_probabilities_best_first(recognizer, tones):
@@ -481,7 +506,7 @@ def test_weights_of_an_earlier_serein_are_told(model_folder, tmp_path):
 
 
 def test_a_card_takes_the_place_of_nobodys_page(recognizer, tone_store, tiny_recipe, tmp_path, monkeypatch):
-    monkeypatch.setattr(ship, "adapt", lambda *_, **__: pytest.fail("was trained"))
+    monkeypatch.setattr("serein.train.adapter_folder.adapt", lambda *_, **__: pytest.fail("was trained"))
     monkeypatch.setattr(ship, "adapter", lambda *_, **__: pytest.fail("was trained"))
     (tmp_path / "README.md").write_text("mine")
     for work in (

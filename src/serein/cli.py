@@ -178,7 +178,7 @@ def adapt(
     """
     from serein import terminal
     from serein.frames.store import FrameStore
-    from serein.train.ship import adapt_store
+    from serein.train.adapter_folder import adapt_store
 
     store = FrameStore(frames)
     chosen = choose_recipe(recipe, changes)
@@ -230,6 +230,7 @@ def crossval(
 def train(
     frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
     output: Annotated[Path, output_folder("The model's folder.")],
+    system: Annotated[str, typer.Option(help="adapter, or linear: a linear probe.")] = "adapter",
     adapter: Annotated[
         str | None, typer.Option(help="From `serein adapt`, or its id on the Hub, instead of training one here.")
     ] = None,
@@ -237,7 +238,7 @@ def train(
     changes: RecipeChanges = None,
     views: Views = None,
     scores_from: Annotated[
-        Path | None, typer.Option(help="A finished run of `serein crossval`, same recipe: its scores go on the card.")
+        Path | None, typer.Option(help="A finished `serein crossval` of the same recipe: its scores go on the card.")
     ] = None,
     abstain_below: Annotated[float, typer.Option(min=0.0, help="A best score below this is unsure; under 1.")] = 0.0,
     label_map: LabelMap = "",
@@ -253,23 +254,24 @@ def train(
 
     store = FrameStore(frames)
     labelled = relabel(store.corpus(), label_map)
-    chosen = choose_recipe(recipe, changes)
+    chosen = choose_recipe(recipe, changes, [system])
     refuse_overwriting(output, adapter)
     with terminal.progress() as tell:
         facts = train_model(
-            store, labelled, output, chosen, adapter_folder=adapter,
+            store, labelled, output, chosen, system=system, adapter_folder=adapter,
             views=open_stores(views), scores_from=scores_from, abstain_below=abstain_below, seed=seed, report=tell,
         )  # fmt: skip
     if is_at_a_bound(facts["temperature"]):
         terminal.note(
             "warning: the temperature is at its bound: the scores say little about how sure the model is; "
-            "more epochs or more recordings"
+            "more recordings, or for an adapter more epochs"
         )
     if facts["collapsed"]:
         terminal.note("warning: training without labels collapsed: the adapter has little to say, see the card")
     after = facts["calibration_error_after"]
+    choice = f"C {facts['C']:g}" if system == "linear" else f"{facts['epochs']} epochs"
     terminal.note(
-        f"The model: {output} ({facts['epochs']} epochs, validation UA {facts['validation_ua']:.3f}: no test score)\n"
+        f"The model: {output} ({choice}, validation UA {facts['validation_ua']:.3f}: no test score)\n"
         f"Temperature {facts['temperature']:.3f}: calibration error {facts['calibration_error_before']:.3f} before, "
         f"{'unknown' if math.isnan(after) else f'{after:.3f}'} after"
     )

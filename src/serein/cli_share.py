@@ -29,7 +29,7 @@ def push(
     address = push_model(model, name, private=private, revision=revision, message=message)
     terminal.note(f"Pushed: {address}")
     branch = () if revision is None else ("--revision", revision)
-    if load_config(model).architecture == "classifier":
+    if load_config(model).architecture != "adapter":
         terminal.note_next("predict", name, "recording.wav", *branch)
     elif revision is None:  # `train` takes adapters from the main branch
         terminal.note_next("train", "frames/", "--adapter", name, "-o", "model/")

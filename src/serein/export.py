@@ -13,14 +13,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from serein.baselines.linear_probe import LinearProbe
 from serein.errors import ModelError, UsageError
 from serein.files import write_atomically
 from serein.frames.audio import MINIMUM_SAMPLES
 from serein.frames.extract import as_stored
 from serein.frames.waveform_graph import check_longest, waveform_graph
 from serein.hub import find_model
-from serein.model import EncoderDescription, ModelConfig, load_model
-from serein.nn.classifier import EmotionClassifier
+from serein.model import Classifier, EncoderDescription, ModelConfig, load_model
 from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.onnx_recognizer import METADATA_KEY, GraphDescription
@@ -116,11 +116,12 @@ class _AnyPadding(nn.Module):
 
 
 class _FromFrames(nn.Module):
-    def __init__(self, classifier: EmotionClassifier | Committee) -> None:
+    def __init__(self, classifier: Classifier) -> None:
         super().__init__()
         self.classifier = copy.deepcopy(classifier)
         for member in _members(self.classifier):
-            member.adapter = _AnyPadding(member.adapter)
+            if not isinstance(member, LinearProbe):
+                member.adapter = _AnyPadding(member.adapter)
 
     def forward(
         self, frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]
@@ -130,7 +131,7 @@ class _FromFrames(nn.Module):
 
 
 class _WithEncoder(nn.Module):
-    def __init__(self, front: nn.Module, classifier: EmotionClassifier | Committee) -> None:
+    def __init__(self, front: nn.Module, classifier: Classifier) -> None:
         super().__init__()
         self.front = front
         self.rest = _FromFrames(classifier)
@@ -141,7 +142,7 @@ class _WithEncoder(nn.Module):
         return log_probabilities
 
 
-def _load_classifier(model: str | Path) -> tuple[EmotionClassifier | Committee, ModelConfig]:
+def _load_classifier(model: str | Path) -> tuple[Classifier, ModelConfig]:
     module, config = load_model(find_model(model))
     if isinstance(module, WAPTransformer):
         raise ModelError(f"{model}: is an adapter without a classifier; `serein train --adapter {model}` adds one")
@@ -154,7 +155,7 @@ def _described(encoder: EncoderDescription) -> dict[str, Any]:
     return {**encoder.model_dump(mode="json"), "name": name}
 
 
-def _members(classifier: EmotionClassifier | Committee) -> list[Any]:
+def _members(classifier: Classifier) -> list[Any]:
     return list(classifier.members) if isinstance(classifier, Committee) else [classifier]
 
 
@@ -173,18 +174,27 @@ def _heard(recognizer: EmotionRecognizer, longest: int) -> list[Trial]:
 
 
 @torch.no_grad()
-def _seen(classifier: EmotionClassifier | Committee, config: ModelConfig) -> list[Trial]:
+def _seen(classifier: Classifier, config: ModelConfig) -> list[Trial]:
     """Random frames, distributed as those of training, in batches of several sizes and lengths with padding."""
     random = torch.Generator().manual_seed(0)
     trials: list[Trial] = []
-    front_end = _members(classifier)[0].adapter.front_end
+    mean, deviation = _moments(classifier, config)
     for batch, length in ((3, 40), (1, 1), (2, 2), (1, config.max_frames), (5, -(-config.max_frames // 3))):
-        shape = (batch, min(length, config.max_frames), *front_end.mean.shape)
-        frames = torch.randn(shape, generator=random) * front_end.deviation + front_end.mean
+        shape = (batch, min(length, config.max_frames), *mean.shape)
+        frames = torch.randn(shape, generator=random) * deviation + mean
         lengths = torch.randint(1, shape[1] + 1, (batch,), generator=random)
         padding_mask = torch.arange(shape[1]) >= lengths[:, None]
         trials.append(((frames, padding_mask), classifier(frames, padding_mask).log_softmax(1)))
     return trials
+
+
+def _moments(classifier: Classifier, config: ModelConfig) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of the frames that it learned from, nearly."""
+    if isinstance(classifier, LinearProbe):  # it knows the mean of means, and the mean of deviations over time
+        mean, deviation = classifier.mean.view(2, len(config.encoder.layers), config.encoder.width)
+        return mean, deviation
+    front_end = _members(classifier)[0].adapter.front_end
+    return front_end.mean, front_end.deviation
 
 
 def _serialized(

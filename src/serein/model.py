@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from serein.baselines.linear_probe import LinearProbe
 from serein.errors import ModelError, UsageError
 from serein.files import write_atomically
 from serein.nn.classifier import EmotionClassifier
@@ -21,6 +22,9 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 ATTRIBUTES_FILE = "attributes.safetensors"
+
+Classifier = EmotionClassifier | Committee | LinearProbe
+"""What names emotions: ``forward`` gives logits of frames and their padding mask, ``embed`` what it sees of them."""
 
 
 class EncoderDescription(BaseModel):
@@ -64,7 +68,8 @@ class ModelConfig(BaseModel):
 
     Attributes:
         format: of this file.
-        architecture: ``classifier``, or ``adapter`` for an adapter without a head.
+        architecture: ``classifier``, ``adapter`` for an adapter without a head, or ``linear`` for a linear probe, which
+            has nothing of ``model``.
         model: the recipe's ``[model]``.
         encoder: which frames go in.
         max_frames: how many positions there are: the longest window, in frames.
@@ -78,7 +83,7 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal[1] = 1
-    architecture: Literal["classifier", "adapter"]
+    architecture: Literal["classifier", "linear", "adapter"]
     model: Model
     encoder: EncoderDescription
     max_frames: int = Field(ge=1)
@@ -161,7 +166,7 @@ def load_config(folder: str | Path) -> ModelConfig:
         raise ModelError(f"{path}: is not a serein model's configuration: {error}") from error
 
 
-def load_model(folder: str | Path) -> tuple[EmotionClassifier | Committee | WAPTransformer, ModelConfig]:
+def load_model(folder: str | Path) -> tuple[Classifier | WAPTransformer, ModelConfig]:
     """The network of a model folder, ready to predict.
 
     Raises:
@@ -194,8 +199,10 @@ def _bound(config: ModelConfig) -> ModelConfig:
     return config.model_copy(update={"encoder": anywhere})
 
 
-def _network(config: ModelConfig) -> EmotionClassifier | Committee | WAPTransformer:
+def _network(config: ModelConfig) -> Classifier | WAPTransformer:
     if config.architecture == "adapter":
         return build_adapter(config)
+    if config.architecture == "linear":
+        return LinearProbe(2 * len(config.encoder.layers) * config.encoder.width, len(config.labels))
     members = [build_classifier(config, build_adapter(config)) for _ in range(config.model.members)]
     return members[0] if len(members) == 1 else Committee(members)

@@ -24,9 +24,7 @@ from serein.frames.sources import Source, load_source, load_sources
 from serein.frames.streaming import stream_source
 from serein.frames.windows import group, hear, longest_of
 from serein.hub import find_model, push_model
-from serein.model import CARD_FILE, ModelConfig, load_model, save_model
-from serein.nn.classifier import EmotionClassifier
-from serein.nn.committee import Committee
+from serein.model import CARD_FILE, Classifier, ModelConfig, load_model, save_model
 from serein.nn.transformer import WAPTransformer
 from serein.streaming import EmotionStream
 from serein.timeline import QUIET, Silent, Timeline
@@ -37,7 +35,7 @@ JudgeWindows = Callable[[list[Float32[np.ndarray, " _"]]], Float64[Tensor, "wind
 
 
 class EmotionRecognizer:
-    """Encoder, adapter, pooling and classifier behind one call.
+    """Encoder and network, from a recording to its emotions, behind one call.
 
     A recording is heard at each of the model's speeds, and where it is longer than :attr:`longest_window` it is cut
     into windows of equal length, each of which goes through encoder and network on its own. Probabilities and
@@ -51,9 +49,7 @@ class EmotionRecognizer:
         card: the model card, as Markdown.
     """
 
-    def __init__(
-        self, classifier: EmotionClassifier | Committee, config: ModelConfig, encoder: SpeechEncoder, card: str = ""
-    ) -> None:
+    def __init__(self, classifier: Classifier, config: ModelConfig, encoder: SpeechEncoder, card: str = "") -> None:
         self.classifier = classifier.eval()
         self.config = config
         self.encoder = encoder
@@ -167,7 +163,7 @@ class EmotionRecognizer:
         return self.probabilities_of([load_source(source)])[0]
 
     def embed(self, source: Source) -> Float[Tensor, " pooled"]:
-        """The utterance embedding: attentive statistics of the adapted frames."""
+        """The utterance embedding: statistics of the adapted frames, or a linear probe's of the frames as they are."""
         return self._averaged(partial(self._computed, self.classifier.embed), _mean, [load_source(source)])[0].float()
 
     def probabilities_of(

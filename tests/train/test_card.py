@@ -8,6 +8,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 import serein
+from serein.corpus.about import KNOWN
 from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.protocol import Fold, Protocol
 from serein.corpus.readers import READERS
@@ -18,7 +19,7 @@ from serein.evaluate.runs import FoldRun, Run, load_run
 from serein.evaluate.summary import summarise
 from serein.model import EncoderDescription, ModelConfig
 from serein.recipe import Recipe
-from serein.train.card import KNOWN, Made, adapter_card, model_card
+from serein.train.card import Made, adapter_card, model_card
 from serein.train.crossval import cross_validate
 from serein.train.ship import ORIGINS
 
@@ -92,10 +93,16 @@ def test_scores_of_a_run_are_a_model_index_and_a_table_with_intervals(run):
 
 
 def test_what_makes_scores_less_than_they_seem_is_said(run):
-    doubtful = replace(run, synthetic=True, leaks=("text of fold 1",), adapter_training="transductive")
+    doubtful = replace(
+        run,
+        synthetic=True,
+        leaks=("fold fold_1: a text is in both", "fold fold_2: a text is in both", "fold fold_2: b"),
+        adapter_training="transductive",
+    )
     said = text(run=doubtful)
     assert "Remarks: transductive: intervals too narrow, synthetic voices." in said
-    assert "Shared between the parts of a fold: text of fold 1." in said
+    assert "Shared between the parts of fold_1, fold_2: a text is in both." in said
+    assert "Shared between the parts of fold_2: b." in said
     assert {result.task_name for result in ModelCard(model_card(replace(MADE, run=doubtful))).data.eval_results} == {
         "speech emotion recognition, cross-validated with the same recipe; transductive: intervals too narrow; "
         "synthetic voices"

@@ -26,10 +26,11 @@ from serein.frames.extract import extract
 from serein.frames.store import FrameStore, write_shard
 from serein.recipe import Recipe
 from serein.train import systems
+from serein.train.adapter_folder import adapt_store
 from serein.train.crossval import classes_of, cross_validate, model_config
 from serein.train.material import gather
 from serein.train.names import run_name
-from serein.train.ship import adapt_store, train_model
+from serein.train.ship import train_model
 from serein.train.systems import SYSTEMS
 from serein.train.task import Task
 

@@ -20,8 +20,8 @@ from serein.nn.attributes import LocalAttributes
 from serein.nn.distillation import SelfDistillation
 from serein.recipe import Recipe
 from serein.train.adapt import adapt
+from serein.train.adapter_folder import adapt_store
 from serein.train.inspect import assign_frames, cut_clip, load_attributes, look, save_attributes
-from serein.train.ship import adapt_store
 
 
 @pytest.fixture(scope="module")

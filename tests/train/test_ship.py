@@ -13,16 +13,18 @@ from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
 from serein.errors import StoreError, UsageError
 from serein.evaluate.calibration import calibrate, fit_temperature
+from serein.frames.batches import BATCHING
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore
 from serein.model import load_config, load_model
 from serein.recipe import Recipe
 from serein.train import ship
+from serein.train.adapter_folder import adapt_store
 from serein.train.crossval import classes_of, cross_validate, model_config
 from serein.train.material import gather
-from serein.train.ship import adapt_store, is_at_a_bound, train_model
-from serein.train.systems import adapter
+from serein.train.ship import is_at_a_bound, train_model
+from serein.train.systems import adapter, linear_probe
 from serein.train.task import Task
 
 
@@ -42,7 +44,7 @@ def run(tone_store, recipe, tmp_path_factory) -> Path:
     return cross_validate(tone_store, corpus, make_protocol("talkers-3", corpus, seed=0), folder, recipe)
 
 
-def strangers(store, recipe, folder, views=()):
+def strangers(store, recipe, folder, views=(), system=adapter):
     """What an oracle of the same settings says of the validation talkers: it never learns from them."""
     corpus = store.corpus()
     test = next(f.test for f in make_protocol("talkers-5", corpus, seed=0).folds if len(f.test) == 32)  # two talkers
@@ -53,7 +55,7 @@ def strangers(store, recipe, folder, views=()):
         Fold("oracle", train, test, test), model_config(store, material.array, recipe, corpus.labels), recipe, 0,
         folder, views=material.views,
     )  # fmt: skip
-    return adapter(task), corpus, test
+    return system(task), corpus, test
 
 
 @pytest.mark.parametrize("changes", [(), ("model.members=2",), ("adapt.data=inductive", "adapt.epochs=1")])
@@ -79,6 +81,45 @@ def test_the_temperature_is_that_of_networks_that_never_heard_the_talkers(tone_s
     assert config.temperature == facts["temperature"]
     assert config.abstain_below == 0.5
     assert {path.name for path in (tmp_path / "m").iterdir()} == {"config.json", "model.safetensors", "README.md"}
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_a_linear_probe_is_chosen_calibrated_and_described(tone_store, tones, recipe, tmp_path, views):
+    given = [extract(tones, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)] if views else []
+    recipe = changed(recipe, f"model.test_views={str(bool(views)).lower()}", "model.members=5")
+    corpus = tone_store.corpus()
+    run = cross_validate(
+        tone_store, corpus, make_protocol("talkers-3", corpus, seed=0), tmp_path / "run", recipe, system="linear",
+        views=given,
+    )  # fmt: skip
+    facts = train_model(tone_store, corpus, tmp_path / "m", recipe, system="linear", views=given, scores_from=run)
+    outcome, _, test = strangers(tone_store, recipe, tmp_path, given, linear_probe)
+    truth = torch.tensor([corpus.labels.index(corpus.by_id()[id_].emotion) for id_ in test])
+    # the oracle learned from the talkers who train alone, with the C that is best on the talkers who choose
+    own = outcome.probabilities[torch.arange(len(truth)), truth].double().log()
+    assert facts["C"] == outcome.choice["C"]
+    assert facts["nll_before"] == pytest.approx(-own.mean().item(), rel=1e-3)
+    assert (facts["validation_ua"], facts["validation_wa"]) == pytest.approx(
+        (outcome.choice["validation_ua"], (outcome.probabilities.argmax(1) == truth).double().mean().item())
+    )
+    config = load_config(tmp_path / "m")
+    assert (config.architecture, len(config.speeds)) == ("linear", 1 + views)
+    card = " ".join((tmp_path / "m" / "README.md").read_text(encoding="utf-8").split())
+    assert f"2 of the 6 talkers chose C ({facts['C']:g}), then all talkers trained the model" in card
+    assert "with a probe of the same C that had not learned from them" in card
+    assert "A linear probe (logistic regression on the frames' mean and deviation over time)" in card
+    assert ModelCard.load(tmp_path / "m" / "README.md").data.eval_results
+    for foreign in ("adapter", "networks", "epochs", "## Recipe"):
+        assert foreign not in card
+
+
+def test_no_other_system_is_shipped_and_a_probe_has_no_adapter(tone_store, recipe, tmp_path):
+    corpus = tone_store.corpus()
+    with pytest.raises(UsageError, match="system emobox: adapter and linear can be shipped"):
+        train_model(tone_store, corpus, tmp_path, recipe, system="emobox")
+    with pytest.raises(UsageError, match="a linear probe has no adapter"):
+        train_model(tone_store, corpus, tmp_path, recipe, system="linear", adapter_folder="somebody/adapter")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("talkers", "validate"), [(3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (9, 2), (11, 3), (24, 5)])
@@ -168,6 +209,7 @@ def test_the_scores_of_a_run_of_the_same_corpus_and_recipe_come_into_the_card(to
         ("labels", "another corpus and another labels:"),
         ("corpus", "another corpus:"),
         ("system", "another system:"),
+        ("batching", "another batching:"),
         ("views", "another views:"),
         ("adapter", "trained its own adapters"),
     ],
@@ -180,10 +222,13 @@ def test_scores_of_another_run_are_refused(tone_store, tones, recipe, run, tmp_p
         corpus = corpus.relabel({"happy": "glad", "angry": "angry", "neutral": "neutral", "sad": "sad"})
     elif change == "corpus":
         corpus = replace(corpus, name="others")
-    elif change == "system":
+    elif change in ("system", "batching"):
         copy = Path(shutil.copytree(run, tmp_path / "run"))
         path = copy / "run.json"
-        path.write_text(path.read_text(encoding="utf-8").replace('"adapter"', '"linear"', 1), encoding="utf-8")
+        old, new = ('"adapter"', '"linear"') if change == "system" else (f'"batching": {BATCHING}', '"batching": 1')
+        facts = path.read_text(encoding="utf-8")
+        assert old in facts
+        path.write_text(facts.replace(old, new, 1), encoding="utf-8")
         run = copy
     elif change == "views":
         views = [extract(tones, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)]

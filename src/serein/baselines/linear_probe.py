@@ -7,12 +7,14 @@ caller makes.
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+
+from serein.baselines.inputs import masked_mean
 
 
 class LinearProbe(nn.Module):
-    """Standardise pooled statistics with the training utterances' moments, then one linear layer.
+    """Mean and deviation over time, standardised with the training utterances' moments, then one linear layer.
 
     Args:
         features: length of the pooled statistics, 2 x layers x width.
@@ -28,10 +30,25 @@ class LinearProbe(nn.Module):
         self.register_buffer("deviation", torch.ones(features))
         self.output = nn.Linear(features, classes)
 
-    def forward(self, statistics: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
-        """Logits, one row an utterance, from its statistics (:meth:`serein.frames.batches.FrameArray.pooled`)."""
+    def embed(
+        self, frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]
+    ) -> Float[Tensor, "batch features"]:
+        """The statistics: means, then deviations, as :meth:`serein.frames.batches.FrameArray.pooled` has them."""
+        flat = frames.float().flatten(2)
+        mean = masked_mean(flat, padding_mask)
+        deviation = masked_mean((flat - mean.unsqueeze(1)).square(), padding_mask).sqrt()
+        return torch.cat([mean, deviation], dim=1)
+
+    def read(self, statistics: Float[Tensor, "batch features"]) -> Float[Tensor, "batch classes"]:
+        """Logits, one row an utterance, from its statistics."""
         logits: Tensor = self.output((statistics - self.mean) / self.deviation)
         return logits
+
+    def forward(
+        self, frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits, one row an utterance."""
+        return self.read(self.embed(frames, padding_mask))
 
 
 def fit_linear_probes(

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from serein.corpus.about import KNOWN
 from serein.corpus.corpus import Corpus
 from serein.evaluate.calibration import BINS, Calibration
 from serein.evaluate.comparison import ends
@@ -17,32 +17,6 @@ from serein.evaluate.runs import Run
 from serein.evaluate.summary import summarise
 from serein.model import EncoderDescription, ModelConfig
 from serein.recipe import Recipe
-
-
-class About(NamedTuple):
-    """What a corpus is: as a sentence has it, its language with its ISO 639-1 code, its speech and its terms."""
-
-    title: str
-    language: str
-    code: str
-    speech: str
-    terms: str
-
-
-KNOWN = {
-    "emodb": About("EmoDB", "German", "de", "ten acted sentences", "free for research (TU Berlin)"),
-    "espeak-demo": About(
-        "serein's demo corpus", "English", "en", "a machine's voices, which say nothing about people",
-        "spoken by eSpeak NG on the machine that ran `serein demo`",
-    ),
-    "iemocap": About(
-        "IEMOCAP", "English", "en", "acted dialogues",
-        "for research, on request from the University of Southern California; not to be passed on",
-    ),
-    "ravdess": About("RAVDESS", "English", "en", "two acted sentences", "CC BY-NC-SA 4.0"),
-    "urdu": About("URDU-Dataset", "Urdu", "ur", "clips of talk shows", "for research only"),
-}  # fmt: skip
-"""The corpora that serein reads, by the names that its readers give them: see docs/corpora.md."""
 
 TAGS = ["serein", "speech-emotion-recognition", "emotion", "speech"]
 
@@ -55,8 +29,8 @@ class Made:
         corpus: the utterances it learned from, all labelled.
         config: the classifier.
         recipe: the settings.
-        origin: whom its adapter heard, in a sentence.
-        facts: the number of epochs, and UA and WA on the talkers who chose it.
+        origin: whom its adapter heard, in a sentence; "" for a linear probe, which has none.
+        facts: the number of epochs or C, and UA and WA on the talkers who chose it.
         calibration: of its probabilities.
         run: the cross-validation of the same corpus and recipe; None where there is none.
     """
@@ -86,10 +60,10 @@ def model_card(made: Made) -> str:
     )
     labels = ", ".join(made.config.labels)
     opening = (
-        f"Names the emotion that listeners would hear in a recording of speech: {labels}. An adapter, pooling and an "
-        f"output layer on {_encoder(made.config.encoder)}, which stays as it is."
+        f"Names the emotion that listeners would hear in a recording of speech: {labels}. {_network(made.config)} on "
+        f"{_encoder(made.config.encoder)}, which stays as it is."
     )
-    if made.config.model.members > 1:
+    if made.config.architecture == "classifier" and made.config.model.members > 1:
         opening += f" {made.config.model.members} networks are averaged."
     if len(made.config.speeds) > 1:
         opening += f" A recording is heard at the speeds {', '.join(f'{speed:g}' for speed in made.config.speeds)}."
@@ -97,7 +71,7 @@ def model_card(made: Made) -> str:
         f"# Speech emotion recognition: {labels}", opening,
         "## Use", _use(), "## Intended use and limits", *_limits(made.corpus, made.config),
         "## Training data", *_data(made.corpus), "## Scores", *_scores(made),
-        "## Calibration", *_calibration(made), *_making(made.recipe),
+        "## Calibration", *_calibration(made), *([] if made.config.architecture == "linear" else _making(made.recipe)),
     ])  # fmt: skip
 
 
@@ -182,14 +156,24 @@ def _data(corpus: Corpus) -> list[str]:
     return [_about(corpus), _table([["Emotion", "Utterances", "Talkers"], *rows, total])]
 
 
+def _network(config: ModelConfig) -> str:
+    if config.architecture == "linear":
+        return "A linear probe (logistic regression on the frames' mean and deviation over time)"
+    return "An adapter, pooling and an output layer"
+
+
+def _chosen(facts: dict[str, int | float]) -> str:
+    return f"C ({facts['C']:g})" if "C" in facts else f"the number of epochs ({facts['epochs']})"
+
+
 def _scores(made: Made) -> list[str]:
     facts, found = made.facts, made.calibration
     validation = (
-        f"{found.talkers} of the {len(made.corpus.talkers)} talkers chose the number of epochs ({facts['epochs']}), "
-        f"then all talkers trained the model. On the {_number(found.utterances, 'utterance')} of those who chose, UA "
-        f"was {_percent(facts['validation_ua'])} and WA {_percent(facts['validation_wa'])}: a validation score, not a "
+        f"{found.talkers} of the {len(made.corpus.talkers)} talkers chose {_chosen(facts)}, then all talkers trained "
+        f"the model. On the {_number(found.utterances, 'utterance')} of those who chose, UA was "
+        f"{_percent(facts['validation_ua'])} and WA {_percent(facts['validation_wa'])}: a validation score, not a "
         f"test score. {made.origin}"
-    )
+    ).strip()
     if (run := made.run) is None:
         return [validation, "`serein crossval` gives a test score, `serein train --scores-from` puts it here."]
     summary = summarise(run)
@@ -200,14 +184,23 @@ def _scores(made: Made) -> list[str]:
         ["Macro F1", _percent(pooled.macro_f1), ends(intervals.macro_f1)],
     ]
     beside = [f"Remarks: {', '.join(said)}."] if (said := remarks(run)) else []
-    beside += [f"Shared between the parts of a fold: {leak}." for leak in run.leaks]
+    beside += _shared(run.leaks)
     return [
-        "Cross-validation of this recipe on this corpus: other networks than the one here, each tested on what it has "
+        "Cross-validation of this recipe on this corpus: other models than the one here, each tested on what it has "
         f"not learned from. Protocol {run.protocol.name}, hash `{run.protocol.hash}`: {run.protocol.description} "
         f"{len(run.protocol.folds)} folds, {_number(len(run.seeds), 'seed')}.",
         _table([["Score", "Value", "95 % interval over talkers, %"], *rows]),
         *beside, validation,
     ]  # fmt: skip
+
+
+def _shared(leaks: Sequence[str]) -> list[str]:
+    """What the parts of folds share, folds that share the same together."""
+    folds: dict[str, list[str]] = {}
+    for leak in leaks:
+        fold, _, what = leak.removeprefix("fold ").partition(": ")
+        folds.setdefault(what, []).append(fold)
+    return [f"Shared between the parts of {', '.join(names)}: {what}." for what, names in folds.items()]
 
 
 def _results(run: Run) -> list[EvalResult]:
@@ -236,11 +229,16 @@ def _results(run: Run) -> list[EvalResult]:
 
 def _calibration(made: Made) -> list[str]:
     found, config = made.calibration, made.config
-    networks = "a network" if config.model.members == 1 else f"{config.model.members} averaged networks"
+    if config.architecture == "linear":
+        alike = "C: with a probe of the same C"
+    else:
+        members = config.model.members
+        networks = "a network" if members == 1 else f"{members} averaged networks"
+        alike = f"the epochs: with {networks} of the same settings and epochs"
     fitted = (
         f"Logarithms of the probabilities are divided by the temperature {config.temperature:.3f}, fitted on the "
-        f"{_number(found.utterances, 'utterance')} of the {_number(found.talkers, 'talker')} who chose the epochs: "
-        f"with {networks} of the same settings and epochs that had not learned from them."
+        f"{_number(found.utterances, 'utterance')} of the {_number(found.talkers, 'talker')} who chose {alike} "
+        "that had not learned from them."
     )
     unsure = f"Below a best probability of {config.abstain_below:g} it is not sure."
     if isnan(found.error_after):

@@ -140,7 +140,7 @@ def look(store: FrameStore, folder: Path, output: Path, *, listen: int = 20, rep
 
     Args:
         store: the frames; its recordings are read again.
-        folder: the adapter, from `serein.train.ship.adapt_store`.
+        folder: the adapter, from `serein.train.adapter_folder.adapt_store`.
         output: see `serein.evaluate.attributes_page.write_page`.
         listen: for how many attributes, the most used first, clips are cut.
         report: told of every step.

@@ -135,7 +135,7 @@ def probe_layers(
         layer = statistics[:, :, number].flatten(1)
         probes = fit_linear_probes(layer[train], truth[train], len(protocol.labels), *PROBE_C)
         logits = max(
-            (probe(layer[validation]) for probe in probes),
+            (probe.read(layer[validation]) for probe in probes),
             key=lambda logits: scores_of_logits(logits, truth[validation], protocol.labels).ua,
         )
         for name, true, said in zip(

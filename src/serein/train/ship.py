@@ -4,33 +4,32 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from serein.baselines.linear_probe import fit_linear_probes
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold
 from serein.corpus.splits import make_protocol
-from serein.errors import CorpusError, ModelError, StoreError, UsageError
+from serein.errors import CorpusError, UsageError
 from serein.evaluate.calibration import COLDEST, HOTTEST, Calibration, calibrate
 from serein.evaluate.runs import Run, load_run
 from serein.files import write_atomically
+from serein.frames.batches import BATCHING
 from serein.frames.store import FrameStore
-from serein.hub import find_model
-from serein.model import CARD_FILE, EncoderDescription, ModelConfig, build_adapter, check_folder, load_model, save_model
+from serein.model import CARD_FILE, EncoderDescription, ModelConfig, check_folder, save_model
 from serein.nn.committee import Committee
-from serein.nn.transformer import WAPTransformer
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
-from serein.train.adapt import adapt
-from serein.train.card import Made, adapter_card, collapsed, model_card
-from serein.train.checkpoint import Checkpoint, digest
+from serein.train.adapter_folder import refuse_talker_statistics, take_adapter
+from serein.train.card import Made, collapsed, model_card
 from serein.train.crossval import check_views, classes_of, model_config
 from serein.train.finetune import best_row, finetune, in_batches
-from serein.train.inspect import save_attributes
-from serein.train.machine import arithmetic
+from serein.train.machine import pick_device
 from serein.train.material import gather
-from serein.train.systems import adapter, fresh_classifier, start_of
+from serein.train.systems import adapter, fresh_classifier, linear_probe, start_of
 from serein.train.task import Task, mean_over_views, remove_checkpoints
 
 ORIGINS = {
@@ -43,47 +42,13 @@ ORIGINS = {
 }
 
 
-def adapt_store(store: FrameStore, folder: str | Path, recipe: Recipe, *, seed: int = 0, report: Report = quiet) -> str:
-    """Train an adapter on all frames of a store, without labels; save it as a model folder without a head.
-
-    Its local attributes stand beside it (:func:`serein.train.inspect.save_attributes`). Whatever the recipe's
-    ``adapt.data`` is, all of the store is heard, and the card says "inductive".
-
-    Returns:
-        what happened if its teacher collapsed, in words that its card has too, or "".
-
-    Raises:
-        StoreError: the frames are of another speed than the recordings.
-        UsageError: the recipe has talker statistics, or the folder a README.md and no model.
-        Diverged: a loss or a weight is no longer finite.
-    """
-    check_folder(folder)
-    if "speed" in store.settings:
-        raise StoreError(
-            f"{store.folder}: holds frames at speed {store.settings['speed']:g}, and a model hears recordings as they "
-            "are; give the store extracted without --speed"
-        )
-    _refuse_talker_statistics(recipe)
-    recipe = recipe.model_copy(update={"adapt": recipe.adapt.model_copy(update={"data": "inductive"})})
-    folder = Path(folder)
-    array = store.load(mapped=recipe.speed.frames == "mapped")
-    config = model_config(store, array, recipe, ()).model_copy(update={"architecture": "adapter"})
-    purpose = digest(recipe, seed, config, store.digest, arithmetic(recipe.speed))
-    checkpoint = Checkpoint(folder / "adapt.checkpoint.safetensors", recipe.speed.checkpoint_seconds, purpose)
-    adapted = adapt(array, array.indices(array.ids), config, recipe, seed=seed, checkpoint=checkpoint, report=report)
-    save_model(folder, adapted.adapter, config)
-    save_attributes(folder, adapted.attributes.prototypes, recipe.adapt)
-    write_atomically(folder / CARD_FILE, adapter_card(store.corpus(), config, recipe, adapted.collapse).encode())
-    checkpoint.remove()
-    return adapted.collapse
-
-
 def train_model(
     store: FrameStore,
     corpus: Corpus,
     folder: str | Path,
     recipe: Recipe,
     *,
+    system: str = "adapter",
     adapter_folder: str | Path | None = None,
     views: Sequence[FrameStore] = (),
     scores_from: str | Path | None = None,
@@ -93,28 +58,29 @@ def train_model(
 ) -> dict[str, int | float]:
     """Train the classifier to ship, calibrate it, and save its model folder with its card.
 
-    The number of epochs is chosen on some talkers, whom that training does not see: whole talkers are dealt to five
-    groups (to as many as there are talkers, where these are fewer), and the one with the most talkers is taken. Then
-    the classifier is trained on all talkers. No test talkers are left to score it: ``serein crossval`` says what to
-    expect of it.
+    The number of epochs, of a linear probe C, is chosen on some talkers, whom that training does not see: whole talkers
+    are dealt to five groups (to as many as there are talkers, where these are fewer), and the one with the most talkers
+    is taken. Then the classifier is trained on all talkers. No test talkers are left to score it: ``serein crossval``
+    says what to expect of it.
 
-    Its temperature is fitted on the same talkers, with as many networks as are shipped, trained for as many epochs on
+    Its temperature is fitted on the same talkers, with as many networks as are shipped, trained with the same choice on
     the other talkers only. That costs about as much again as the last training.
 
     Args:
         store: the frames.
         corpus: the labels.
         folder: the model.
-        recipe: the settings.
+        recipe: the settings; of which a linear probe heeds ``model.test_views`` and ``speed``.
+        system: ``adapter``, or ``linear``: logistic regression on the frames' mean and deviation over time.
         views: the same corpus extracted at other speeds, for training, and with ``model.test_views`` for judging too.
         adapter_folder: an adapter from ``serein adapt``, here or on the Hub, used instead of training one here.
-        scores_from: a finished run of ``serein crossval`` of the same corpus, frames and recipe, for the card.
+        scores_from: a finished run of ``serein crossval`` of the same system, corpus, frames and recipe, for the card.
         abstain_below: the best probability below which the model is not sure, in [0, 1).
         seed: of the run.
         report: told of every step.
 
     Returns:
-        what was chosen, the validation scores at that epoch, the calibration (see
+        what was chosen (``epochs`` or ``C``), the validation scores with it, the calibration (see
         :class:`serein.evaluate.calibration.Calibration` for what is nan where one talker validates), and whether
         adapter training collapsed.
 
@@ -122,14 +88,15 @@ def train_model(
         CorpusError: fewer than three talkers, or than two emotions; or the run cannot be read.
         ModelError: the adapter is out of reach, or does not fit the frames.
         StoreError: a view is not of the same corpus at another speed.
-        UsageError: the recipe asks for talker statistics, for an adapter from elsewhere that is not given, or for
-            ``model.test_views`` without views; the run is another system's or settings'; a threshold out of range; the
-            folder has a README.md and no model.
+        UsageError: the system cannot be shipped, or is the linear probe and an adapter is given; the recipe asks for
+            talker statistics, for an adapter from elsewhere that is not given, or for ``model.test_views`` without
+            views; the run is another system's or settings'; a threshold out of range; the folder has a README.md and
+            no model.
     """
     check_folder(folder)
     folder = Path(folder)
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
-    _check(corpus, recipe, adapter_folder, scores_from, abstain_below)
+    _check(corpus, recipe, system, adapter_folder, scores_from, abstain_below)
     check_views(recipe, views)
     ids = [utterance.id for utterance in corpus]
     material = gather(store, ids, views=views, mapped=recipe.speed.frames == "mapped")
@@ -137,8 +104,10 @@ def train_model(
     config = model_config(store, array, recipe, corpus.labels)
     pretrained = None
     if adapter_folder is not None:
-        pretrained, config = _pretrained(adapter_folder, config)
+        pretrained, config = take_adapter(adapter_folder, config)
         recipe = recipe.model_copy(update={"model": config.model})
+    if system == "linear":
+        config = config.model_copy(update={"architecture": "linear"})
     run = None if scores_from is None else _run_of(Path(scores_from), corpus, config, recipe, material.said["views"])
     if recipe.model.test_views:
         config = config.model_copy(update={"speeds": (1.0, *(view.settings["speed"] for view in views))})
@@ -150,14 +119,14 @@ def train_model(
         Fold("ship", train, held_out, ()), config, recipe, seed, folder,
         frames=material.said["frames"], views=material.views, pretrained=pretrained,
     )  # fmt: skip
-    outcome = adapter(task, report)
-    chosen = outcome.choice["epochs"]
-    calibration = _calibration(task, corpus, chosen, abstain_below, report)
+    outcome = linear_probe(task, report) if system == "linear" else adapter(task, report)
+    scores = outcome.choice if system == "linear" else best_row(outcome.history)
+    chosen = "C" if system == "linear" else "epochs"
+    calibration = _calibration(_stranger(task, outcome.choice, report), task, corpus, abstain_below)
     config = config.model_copy(update={"temperature": calibration.temperature, "abstain_below": abstain_below})
     save_model(folder, outcome.model, config)
-    scores = best_row(outcome.history)
     facts = {
-        "epochs": chosen,
+        chosen: outcome.choice[chosen],
         "validation_ua": scores["validation_ua"],
         "validation_wa": scores["validation_wa"],
         "validation_talkers": calibration.talkers,
@@ -171,7 +140,7 @@ def train_model(
         "coverage": calibration.coverage,
         "collapsed": bool(outcome.collapse),
     }
-    origin = ORIGINS[recipe.adapt.data]
+    origin = "" if system == "linear" else ORIGINS[recipe.adapt.data]
     if pretrained is not None and recipe.adapt.data != "elsewhere":
         origin = (
             "The adapter was trained before, and may have heard those who chose, without their labels; what the recipe "
@@ -196,20 +165,25 @@ def is_at_a_bound(temperature: float) -> bool:
 
 
 def _check(
-    corpus: Corpus, recipe: Recipe, given: str | Path | None, scores_from: str | Path | None, abstain_below: float
-) -> None:
+    corpus: Corpus, recipe: Recipe, system: str, given: str | Path | None, scores_from: str | Path | None,
+    abstain_below: float,
+) -> None:  # fmt: skip
+    if system not in ("adapter", "linear"):
+        raise UsageError(f"system {system}: adapter and linear can be shipped; `serein crossval` judges the others")
+    if system == "linear" and given is not None:
+        raise UsageError(f"{given}: a linear probe has no adapter; leave it out")
     if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
         raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
     if not 0 <= abstain_below < 1:
         raise UsageError(f"abstain below {abstain_below:g}: give a probability from 0 to below 1")
-    _refuse_talker_statistics(recipe)
+    refuse_talker_statistics(recipe)
     if recipe.finetune.label_share < 1:
         raise UsageError(
             "finetune.label_share: asks what fewer labels would give (`serein crossval`, `serein ablate`); "
             "a model to ship learns from all of them; leave it 1"
         )
     elsewhere = recipe.adapt.data == "elsewhere"
-    if elsewhere and given is None:
+    if elsewhere and given is None and system == "adapter":
         raise UsageError('adapt.data = "elsewhere": run `serein adapt` on the other corpus, and give --adapter')
     if scores_from is not None and given is not None and not elsewhere:
         raise UsageError(f"{scores_from}: trained its own adapters, not the one that is given; leave one of them out")
@@ -222,22 +196,31 @@ def _validation(corpus: Corpus, seed: int) -> tuple[str, ...]:
     return max(groups, key=lambda group: len({talker[id_] for id_ in group}))
 
 
-def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, report: Report) -> Calibration:
-    """Of a model like the one to ship, on the validation talkers, from whom it has not learned.
+def _stranger(task: Task, choice: dict[str, Any], report: Report) -> nn.Module:
+    """A model like the one to ship, which has not learned from the validation talkers.
 
-    The first of its networks is the one that chose, at the epoch that was chosen (on a GPU, nearly).
+    It, or the first of its networks, is the one that chose, as it was when it was chosen (on a GPU, nearly).
     """
+    labelled = task.with_views(task.labelled())
+    if task.config.architecture == "linear":
+        statistics, labels = task.array.pooled(labelled).flatten(1), task.labels[labelled]
+        (probe,) = fit_linear_probes(statistics, labels, len(task.config.labels), choice["C"])
+        return probe.to(pick_device(task.recipe.speed.device))
     start = start_of(task, {}, report)  # an adapter that was trained without labels is in its checkpoint
     networks: list[nn.Module] = []
     for seed in task.member_seeds():
         network = fresh_classifier(task.config, task.recipe, start.adapter(seed), seed)
         finetune(
-            network, task.array, task.labels, task.with_views(task.labelled()), task.finetuning(),
-            classes=task.config.labels, stop_after=epochs, seed=seed,
+            network, task.array, task.labels, labelled, task.finetuning(),
+            classes=task.config.labels, stop_after=choice["epochs"], seed=seed,
             checkpoint=task.checkpoint(f"calibrate-{seed}"), report=report,
         )  # fmt: skip
         networks.append(network)
-    model = networks[0] if len(networks) == 1 else Committee(networks)
+    return networks[0] if len(networks) == 1 else Committee(networks)
+
+
+def _calibration(model: nn.Module, task: Task, corpus: Corpus, threshold: float) -> Calibration:
+    """Of a model that has not learned from the validation talkers, on these."""
     validation = task.parts().validation
     probabilities = in_batches(model, task.array, task.judged(validation), task.recipe.speed).softmax(1)
     finite = mean_over_views(probabilities, len(validation)).clamp(min=torch.finfo(probabilities.dtype).tiny)
@@ -253,7 +236,8 @@ def _calibration(task: Task, corpus: Corpus, epochs: int, threshold: float, repo
 def _run_of(folder: Path, corpus: Corpus, config: ModelConfig, recipe: Recipe, views: list[str]) -> Run:
     """A finished run, if it is what this training is, on other talkers."""
     run = load_run(folder)
-    if run.system != "adapter":
+    linear = config.architecture == "linear"
+    if run.system != ("linear" if linear else "adapter"):
         raise UsageError(f"{folder}: is a run with another system: no scores for this model")
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     truths = {utterance.id: (utterance.talker, utterance.emotion) for utterance in corpus}
@@ -265,36 +249,9 @@ def _run_of(folder: Path, corpus: Corpus, config: ModelConfig, recipe: Recipe, v
         "encoder": "members" not in run.encoder and EncoderDescription(**run.encoder).gives_frames_of(config.encoder),
         "recipe": used.model_dump(exclude={"speed"}) == recipe.model_dump(exclude={"speed"}),
         "views": said.get("views", []) == views,
-        "unlabelled corpora": others or not said.get("unlabelled"),
+        "batching": linear or said.get("batching") == BATCHING,
+        "unlabelled corpora": linear or others or not said.get("unlabelled"),
     }
     if differing := [name for name, equal in same.items() if not equal]:
         raise UsageError(f"{folder}: is a run with another {' and another '.join(differing)}: no scores for this model")
     return run
-
-
-def _refuse_talker_statistics(recipe: Recipe) -> None:
-    if recipe.model.talker_statistics != "none":
-        raise UsageError(
-            "model.talker_statistics: a model to ship hears one recording, not all of a talker's; leave it none"
-        )
-
-
-def _pretrained(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransformer, ModelConfig]:
-    """The adapter of a folder, and the wanted model on top of it: what shapes its weights comes from the adapter."""
-    module, config = load_model(find_model(folder))
-    if not isinstance(module, WAPTransformer) or not config.encoder.gives_frames_of(wanted.encoder):
-        raise ModelError(
-            f"{folder}: is not an adapter for these frames "
-            f"(it wants {config.encoder.name}, layers {list(config.encoder.layers)})"
-        )
-    if config.max_frames < wanted.max_frames:
-        raise ModelError(
-            f"{folder}: learned positions for {config.max_frames} frames, the longest utterance has "
-            f"{wanted.max_frames}; run `serein adapt` on these frames"
-        )
-    shape = {name: getattr(config.model, name) for name in ("width", "blocks", "heads", "layer_mix")}
-    model = wanted.model.model_copy(update=shape)
-    config = wanted.model_copy(update={"model": model, "max_frames": config.max_frames})
-    adapter = build_adapter(config)  # with the dropout of the recipe, not of the adapter's training
-    adapter.load_state_dict(module.state_dict())
-    return adapter, config

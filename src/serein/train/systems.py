@@ -57,19 +57,19 @@ def linear_probe(task: Task, report: Report = quiet) -> Outcome:
         scores = {}
         probes = fit_linear_probes(statistics[train], labels[train], len(classes), *PROBE_C)
         for done, (c, probe) in enumerate(zip(PROBE_C, probes, strict=True), start=1):
-            logits = logits_over_views(probe(statistics[task.judged(validation)]), len(validation))
-            scores[c] = scores_of_logits(logits, labels[validation], classes).ua
-            report("finetune", done, len(PROBE_C), {"C": c, "validation_ua": scores[c]})
-    best = max(scores, key=lambda c: (scores[c], -c))
+            logits = logits_over_views(probe.read(statistics[task.judged(validation)]), len(validation))
+            scores[c] = scores_of_logits(logits, labels[validation], classes)
+            report("finetune", done, len(PROBE_C), {"C": c, "validation_ua": scores[c].ua})
+    best = max(scores, key=lambda c: (scores[c].ua, -c))
     with timed(seconds, "refit"):
         (probe,) = fit_linear_probes(statistics[known], labels[known], len(classes), best)
     with timed(seconds, "test"):
-        probabilities = mean_over_views(probe(statistics[task.judged(test)]).softmax(1), len(test))
+        probabilities = mean_over_views(probe.read(statistics[task.judged(test)]).softmax(1), len(test))
     return Outcome(
         model=probe,
         probabilities=probabilities,
         embeddings={"encoder": statistics[test, : array.layers * array.width]},
-        choice={"C": best, "validation_ua": scores[best]},
+        choice={"C": best, "validation_ua": scores[best].ua, "validation_wa": scores[best].wa},
         parameters={"head": sum(p.numel() for p in probe.parameters())},
         seconds=seconds,
     )
