@@ -143,7 +143,7 @@ def main(arguments: Sequence[str]) -> None:
     fewer = ["adapt.epochs=1", "finetune.epochs=1"] if args.quick else fewer
     changes = [*fewer, *args.set, "speed.device=cpu"]
     recipe = Recipe.read(args.recipe, changes) if args.recipe else Recipe.from_toml("", changes)
-    peaks = measure.peaks(args.threads, size=1024 if args.quick else 4096)
+    peaks = measure.peaks(args.threads, size=256 if args.quick else 4096)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         corpus = make_corpus(np.linspace(2.9, 4.5, utterances).tolist(), TALKERS, folder / "audio")

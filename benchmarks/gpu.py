@@ -138,7 +138,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     args = parse(arguments)
     start = time.perf_counter()
-    peaks = measure.peaks(args.threads, device=args.device, size=1024 if args.quick else 8192)
+    peaks = measure.peaks(args.threads, device=args.device, size=256 if args.quick else 8192)
     epochs = 1 if args.quick else args.epochs
     changes = [f"adapt.epochs={epochs}", f"finetune.epochs={epochs}", f"speed.device={args.device}"]
     recipe = Recipe.from_toml("", changes + (TINY if args.quick else []))

@@ -182,7 +182,7 @@ def main(arguments: Sequence[str]) -> None:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     torch.manual_seed(0)
-    peaks = measure.peaks(args.threads, size=1024 if args.quick else 4096)
+    peaks = measure.peaks(args.threads, size=256 if args.quick else 4096)
     with tempfile.TemporaryDirectory() as temporary:
         encoder = args.encoder or make_hubert_large(Path(temporary, "hubert-large"))
         batch, repeats = (2, 1) if args.quick else (8, 5)

@@ -133,7 +133,7 @@ def test_a_report_is_measured_in_a_process_that_trained_nothing(monkeypatch):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own memory")
 def test_a_report_takes_memory_of_its_own():
-    row = growth.in_process("report", 1_000, threads=1)
+    row = growth.in_process("report", 100, threads=1)
     assert row["peak memory, MiB"] > 0
     assert row["own memory, MiB"] > 0
 
