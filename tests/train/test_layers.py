@@ -92,7 +92,7 @@ def test_of_a_probes_strengths_the_best_on_the_validation_utterances_speaks(stor
     )
     noise = statistics[:, :, 0].flatten(1)
     probes = fit_linear_probes(noise[train], labels[train], len(protocol.labels), *PROBE_C)
-    said = [probe(noise[validation]).argmax(1) for probe in probes]
+    said = [probe.read(noise[validation]).argmax(1) for probe in probes]
     right = [int((each == labels[validation]).sum()) for each in said]  # here each emotion is said equally often
     assert min(right) < max(right)
     rows = probe_layers(store, corpus, replace(protocol, folds=(fold,)))[2]
