@@ -39,7 +39,6 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 # pip would compile every module that it installs, for over a minute; Python compiles those that are imported.
-
 $(VENV)/demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[demo]'
 	touch $@

@@ -291,12 +291,14 @@ def test_the_next_step_after_an_adapter_is_of_the_same_recipe(tone_store, tiny_r
     assert serein("train", frames, *given[:-1], tmp_path / "model").code == 0
 
 
-def test_a_linear_probe_is_trained_and_predicts(tone_store, tones, tiny_recipe, tmp_path):
+def test_a_linear_probe_is_trained_and_predicts(tone_store, tones, tmp_path, monkeypatch):
     done = serein("train", tone_store.folder, "--system", "linear", "-o", tmp_path / "model")
     assert re.search(r"The model: .*model \(C 0\.\d+, validation UA [01]\.\d{3}: no test score\)", done.err)
     answer = serein("predict", tmp_path / "model", tones.utterances[0].path)
     assert answer.code == 0
     assert "angry" in answer.out
+    monkeypatch.setattr("serein.hub.push_model", lambda *_, **__: "there")
+    assert "Next: serein predict ann/it recording.wav\n" in serein("push", tmp_path / "model", "ann/it").err
 
 
 @pytest.mark.parametrize(("temperature", "warned"), [(0.25, 1), (8.0, 1), (7.9, 0), (1.0, 0)])

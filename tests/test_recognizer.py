@@ -507,7 +507,7 @@ def test_weights_of_an_earlier_serein_are_told(model_folder, tmp_path):
 
 def test_a_card_takes_the_place_of_nobodys_page(recognizer, tone_store, tiny_recipe, tmp_path, monkeypatch):
     monkeypatch.setattr("serein.train.adapter_folder.adapt", lambda *_, **__: pytest.fail("was trained"))
-    monkeypatch.setattr(ship, "adapter", lambda *_, **__: pytest.fail("was trained"))
+    monkeypatch.setitem(ship.SHIPPED, "adapter", lambda *_, **__: pytest.fail("was trained"))
     (tmp_path / "README.md").write_text("mine")
     for work in (
         recognizer.save_pretrained,

@@ -230,7 +230,7 @@ def crossval(
 def train(
     frames: Annotated[Path, typer.Argument(help="The frame store, from `serein extract`.")],
     output: Annotated[Path, output_folder("The model's folder.")],
-    system: Annotated[str, typer.Option(help="adapter, or linear: a linear probe.")] = "adapter",
+    system: Annotated[str, typer.Option(help="adapter, or linear: a probe, trained in seconds.")] = "adapter",
     adapter: Annotated[
         str | None, typer.Option(help="From `serein adapt`, or its id on the Hub, instead of training one here.")
     ] = None,
@@ -238,7 +238,8 @@ def train(
     changes: RecipeChanges = None,
     views: Views = None,
     scores_from: Annotated[
-        Path | None, typer.Option(help="A finished `serein crossval` of the same recipe: its scores go on the card.")
+        Path | None,
+        typer.Option(help="A finished `serein crossval` of the same system and settings: its scores go on the card."),
     ] = None,
     abstain_below: Annotated[float, typer.Option(min=0.0, help="A best score below this is unsure; under 1.")] = 0.0,
     label_map: LabelMap = "",

@@ -72,7 +72,7 @@ class ModelConfig(BaseModel):
             has nothing of ``model``.
         model: the recipe's ``[model]``.
         encoder: which frames go in.
-        max_frames: how many positions there are: the longest window, in frames.
+        max_frames: the longest window, in frames; an adapter has as many positions.
         labels: emotions in the order of the logits; empty for an adapter.
         speeds: at which a recording is judged, from 0.5 to 2; the probabilities are averaged.
         temperature: the logarithms of the averaged probabilities are divided by it and normalised again; above 0, 1

@@ -132,7 +132,7 @@ class EmotionRecognizer:
 
     @cached_property
     def longest_window(self) -> int:
-        """Most samples (16 kHz) whose frames the network has positions for."""
+        """Most samples (16 kHz) that are judged at once: of an adapter, those whose frames it has positions for."""
         return longest_of(self.encoder.num_frames, self.config.max_frames * self.config.encoder.pool)
 
     @overload

@@ -38,5 +38,7 @@ def test_frames_are_read_by_their_mean_and_deviation_and_padding_changes_nothing
     torch.testing.assert_close(whole, probe.read(statistics))
     spoilt = batch.frames.masked_fill(batch.padding_mask[:, :, None, None], torch.nan)
     assert torch.equal(probe(spoilt, batch.padding_mask), whole)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(probe(batch.frames, batch.padding_mask), whole)
     order = torch.tensor([2, 0, 1])
     torch.testing.assert_close(probe(batch.frames[order], batch.padding_mask[order]), whole[order])

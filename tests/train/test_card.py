@@ -96,15 +96,16 @@ def test_what_makes_scores_less_than_they_seem_is_said(run):
     doubtful = replace(
         run,
         synthetic=True,
-        leaks=("fold fold_1: a text is in both", "fold fold_2: a text is in both", "fold fold_2: b"),
+        leaks=("fold fold_1: a text is in both", "fold fold_2: a text is in both", "fold fold_2: b", "text of fold 1"),
         adapter_training="transductive",
     )
     said = text(run=doubtful)
     assert "Remarks: transductive: intervals too narrow, synthetic voices." in said
     assert "Shared between the parts of fold_1, fold_2: a text is in both." in said
     assert "Shared between the parts of fold_2: b." in said
+    assert "Shared between the parts of a fold: text of fold 1." in said
     assert {result.task_name for result in ModelCard(model_card(replace(MADE, run=doubtful))).data.eval_results} == {
-        "speech emotion recognition, cross-validated with the same recipe; transductive: intervals too narrow; "
+        "speech emotion recognition, cross-validated with the same settings; transductive: intervals too narrow; "
         "synthetic voices"
     }
 
@@ -162,7 +163,7 @@ def test_calibration_and_abstention_are_reported():
 
 def test_who_chose_the_epochs_is_counted():
     said = text()
-    assert "2 of the 3 talkers chose the number of epochs (4), then all talkers trained the model" in said
+    assert "2 of the 3 talkers chose the number of epochs (4), then all of them trained the model" in said
     assert "On the 240 utterances of those who chose, UA was 62.5 % and WA 70.0 %: a validation score" in said
     one = replace(CALIBRATION, talkers=1, utterances=1)
     assert "1 of the 3 talkers chose the number of epochs" in text(calibration=one)

@@ -83,31 +83,43 @@ def test_the_temperature_is_that_of_networks_that_never_heard_the_talkers(tone_s
     assert {path.name for path in (tmp_path / "m").iterdir()} == {"config.json", "model.safetensors", "README.md"}
 
 
-@pytest.mark.parametrize("views", [0, 1])
-def test_a_linear_probe_is_chosen_calibrated_and_described(tone_store, tones, recipe, tmp_path, views):
+@pytest.mark.parametrize(("views", "judged"), [(0, False), (1, False), (1, True)])
+def test_a_linear_probe_is_chosen_calibrated_and_described(tone_store, tones, recipe, tmp_path, views, judged):
     given = [extract(tones, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)] if views else []
-    recipe = changed(recipe, f"model.test_views={str(bool(views)).lower()}", "model.members=5")
+    recipe = changed(recipe, f"model.test_views={str(judged).lower()}", "model.members=5")
     corpus = tone_store.corpus()
     run = cross_validate(
         tone_store, corpus, make_protocol("talkers-3", corpus, seed=0), tmp_path / "run", recipe, system="linear",
         views=given,
     )  # fmt: skip
-    facts = train_model(tone_store, corpus, tmp_path / "m", recipe, system="linear", views=given, scores_from=run)
+    others = changed(
+        recipe, "model.members=1", "finetune.epochs=2", "speed.frames=mapped" if not views else "adapt.epochs=1"
+    )
+    facts = train_model(
+        tone_store, corpus, tmp_path / "m", others, system="linear", views=given, scores_from=run, abstain_below=0.5
+    )
     outcome, _, test = strangers(tone_store, recipe, tmp_path, given, linear_probe)
     truth = torch.tensor([corpus.labels.index(corpus.by_id()[id_].emotion) for id_ in test])
     # the oracle learned from the talkers who train alone, with the C that is best on the talkers who choose
     own = outcome.probabilities[torch.arange(len(truth)), truth].double().log()
     assert facts["C"] == outcome.choice["C"]
-    assert facts["nll_before"] == pytest.approx(-own.mean().item(), rel=1e-3)
+    expected = calibrate(
+        outcome.probabilities.double().log().numpy(), truth.numpy(), [corpus.by_id()[id_].talker for id_ in test],
+        threshold=0.5,
+    )  # fmt: skip
+    assert facts["nll_before"] == pytest.approx(-own.mean().item(), rel=1e-5)
+    assert facts["temperature"] == pytest.approx(expected.temperature, rel=1e-4)
+    assert facts["calibration_error_after"] == pytest.approx(expected.error_after, abs=1e-5)
+    assert facts["coverage"] == pytest.approx(expected.coverage)
     assert (facts["validation_ua"], facts["validation_wa"]) == pytest.approx(
         (outcome.choice["validation_ua"], (outcome.probabilities.argmax(1) == truth).double().mean().item())
     )
     config = load_config(tmp_path / "m")
-    assert (config.architecture, len(config.speeds)) == ("linear", 1 + views)
+    assert (config.architecture, len(config.speeds)) == ("linear", 1 + judged)
     card = " ".join((tmp_path / "m" / "README.md").read_text(encoding="utf-8").split())
-    assert f"2 of the 6 talkers chose C ({facts['C']:g}), then all talkers trained the model" in card
+    assert f"2 of the 6 talkers chose C, the inverse strength of the penalty ({facts['C']:g}), then all" in card
     assert "with a probe of the same C that had not learned from them" in card
-    assert "A linear probe (logistic regression on the frames' mean and deviation over time)" in card
+    assert "A linear probe (logistic regression on the frames' standardised mean and deviation over time)" in card
     assert ModelCard.load(tmp_path / "m" / "README.md").data.eval_results
     for foreign in ("adapter", "networks", "epochs", "## Recipe"):
         assert foreign not in card
@@ -115,11 +127,31 @@ def test_a_linear_probe_is_chosen_calibrated_and_described(tone_store, tones, re
 
 def test_no_other_system_is_shipped_and_a_probe_has_no_adapter(tone_store, recipe, tmp_path):
     corpus = tone_store.corpus()
-    with pytest.raises(UsageError, match="system emobox: adapter and linear can be shipped"):
+    with pytest.raises(UsageError, match="system 'emobox': adapter and linear can be shipped"):
         train_model(tone_store, corpus, tmp_path, recipe, system="emobox")
     with pytest.raises(UsageError, match="a linear probe has no adapter"):
         train_model(tone_store, corpus, tmp_path, recipe, system="linear", adapter_folder="somebody/adapter")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_probe_takes_no_scores_of_other_views_and_no_folder_of_a_training_that_was_killed(
+    tone_store, tones, recipe, tmp_path
+):
+    corpus, slow = tone_store.corpus(), extract(tones, load_encoder("logmel"), tmp_path / "slow", pool=2, speed=0.9)
+    protocol = make_protocol("talkers-3", corpus, seed=0)
+    run = cross_validate(tone_store, corpus, protocol, tmp_path / "run", recipe, system="linear", views=[slow])
+    judged = changed(recipe, "model.test_views=true")
+    with pytest.raises(UsageError, match="is a run with another recipe:"):
+        train_model(tone_store, corpus, tmp_path / "m", judged, system="linear", views=[slow], scores_from=run)
+    begun = tmp_path / "m" / "adapt.checkpoint.safetensors"
+    begun.parent.mkdir()
+    begun.write_bytes(b"hours of work")
+    with pytest.raises(UsageError, match="holds the beginning of another training"):
+        train_model(tone_store, corpus, tmp_path / "m", recipe, system="linear")
+    assert begun.read_bytes() == b"hours of work"
+    begun.unlink()
+    elsewhere = changed(recipe, "adapt.data=elsewhere")  # which is nothing to a probe
+    train_model(tone_store, corpus, tmp_path / "m", elsewhere, system="linear")
 
 
 @pytest.mark.parametrize(("talkers", "validate"), [(3, 1), (4, 1), (5, 1), (6, 2), (7, 2), (9, 2), (11, 3), (24, 5)])
@@ -209,7 +241,7 @@ def test_the_scores_of_a_run_of_the_same_corpus_and_recipe_come_into_the_card(to
         ("labels", "another corpus and another labels:"),
         ("corpus", "another corpus:"),
         ("system", "another system:"),
-        ("batching", "another batching:"),
+        ("batching", "trained on other batches"),
         ("views", "another views:"),
         ("adapter", "trained its own adapters"),
     ],
@@ -235,7 +267,7 @@ def test_scores_of_another_run_are_refused(tone_store, tones, recipe, run, tmp_p
     else:
         given = tmp_path / "adapter"
         adapt_store(tone_store, given, changed(recipe, "adapt.epochs=1"))
-    monkeypatch.setattr(ship, "adapter", lambda *_: pytest.fail("was trained"))
+    monkeypatch.setitem(ship.SHIPPED, "adapter", lambda *_: pytest.fail("was trained"))
     with pytest.raises(UsageError, match=said):
         train_model(tone_store, corpus, tmp_path / "m", recipe, views=views, adapter_folder=given, scores_from=run)
 

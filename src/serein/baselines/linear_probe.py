@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from serein.baselines.inputs import masked_mean
+from serein.nn.classifier import OutputLayer
 
 
 class LinearProbe(nn.Module):
@@ -28,7 +29,7 @@ class LinearProbe(nn.Module):
         super().__init__()
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("deviation", torch.ones(features))
-        self.output = nn.Linear(features, classes)
+        self.output = OutputLayer(features, classes)
 
     def embed(
         self, frames: Float[Tensor, "batch frames layers width"], padding_mask: Bool[Tensor, "batch frames"]

@@ -79,7 +79,7 @@ def take_adapter(folder: str | Path, wanted: ModelConfig) -> tuple[WAPTransforme
 
 
 def refuse_talker_statistics(recipe: Recipe) -> None:
-    """Raise a UsageError where the recipe asks for them, which nothing that is shipped can have."""
+    """Raise a UsageError where a recipe has talker statistics, which need more than the recording to be judged."""
     if recipe.model.talker_statistics != "none":
         raise UsageError(
             "model.talker_statistics: a model to ship hears one recording, not all of a talker's; leave it none"

@@ -158,19 +158,21 @@ def _data(corpus: Corpus) -> list[str]:
 
 def _network(config: ModelConfig) -> str:
     if config.architecture == "linear":
-        return "A linear probe (logistic regression on the frames' mean and deviation over time)"
+        return "A linear probe (logistic regression on the frames' standardised mean and deviation over time)"
     return "An adapter, pooling and an output layer"
 
 
-def _chosen(facts: dict[str, int | float]) -> str:
-    return f"C ({facts['C']:g})" if "C" in facts else f"the number of epochs ({facts['epochs']})"
+def _chosen(facts: dict[str, int | float], config: ModelConfig) -> str:
+    if config.architecture == "linear":
+        return f"C, the inverse strength of the penalty ({facts['C']:g})"
+    return f"the number of epochs ({facts['epochs']})"
 
 
 def _scores(made: Made) -> list[str]:
     facts, found = made.facts, made.calibration
     validation = (
-        f"{found.talkers} of the {len(made.corpus.talkers)} talkers chose {_chosen(facts)}, then all talkers trained "
-        f"the model. On the {_number(found.utterances, 'utterance')} of those who chose, UA was "
+        f"{found.talkers} of the {len(made.corpus.talkers)} talkers chose {_chosen(facts, made.config)}, then all of "
+        f"them trained the model. On the {_number(found.utterances, 'utterance')} of those who chose, UA was "
         f"{_percent(facts['validation_ua'])} and WA {_percent(facts['validation_wa'])}: a validation score, not a "
         f"test score. {made.origin}"
     ).strip()
@@ -186,8 +188,8 @@ def _scores(made: Made) -> list[str]:
     beside = [f"Remarks: {', '.join(said)}."] if (said := remarks(run)) else []
     beside += _shared(run.leaks)
     return [
-        "Cross-validation of this recipe on this corpus: other models than the one here, each tested on what it has "
-        f"not learned from. Protocol {run.protocol.name}, hash `{run.protocol.hash}`: {run.protocol.description} "
+        "Cross-validation of the same settings on this corpus: other models than the one here, each tested on what it "
+        f"has not learned from. Protocol {run.protocol.name}, hash `{run.protocol.hash}`: {run.protocol.description} "
         f"{len(run.protocol.folds)} folds, {_number(len(run.seeds), 'seed')}.",
         _table([["Score", "Value", "95 % interval over talkers, %"], *rows]),
         *beside, validation,
@@ -195,17 +197,20 @@ def _scores(made: Made) -> list[str]:
 
 
 def _shared(leaks: Sequence[str]) -> list[str]:
-    """What the parts of folds share, folds that share the same together."""
+    """What the parts of folds share, folds that share the same together.
+
+    The sentences are those of `serein.corpus.protocol.Leak`; what is written otherwise is given as it is.
+    """
     folds: dict[str, list[str]] = {}
     for leak in leaks:
-        fold, _, what = leak.removeprefix("fold ").partition(": ")
-        folds.setdefault(what, []).append(fold)
+        fold, colon, what = leak.removeprefix("fold ").partition(": ")
+        folds.setdefault(what if colon else leak, []).append(fold if colon else "a fold")
     return [f"Shared between the parts of {', '.join(names)}: {what}." for what, names in folds.items()]
 
 
 def _results(run: Run) -> list[EvalResult]:
     pooled, about = summarise(run).pooled, KNOWN.get(run.corpus)
-    task = "; ".join(["speech emotion recognition, cross-validated with the same recipe", *remarks(run)])
+    task = "; ".join(["speech emotion recognition, cross-validated with the same settings", *remarks(run)])
     metrics = [
         ("recall", "UA", pooled.ua, {"average": "macro"}),
         ("accuracy", "WA", pooled.wa, None),

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from serein.baselines.linear_probe import fit_linear_probes
 from serein.corpus.corpus import Corpus
@@ -27,10 +28,9 @@ from serein.train.adapter_folder import refuse_talker_statistics, take_adapter
 from serein.train.card import Made, collapsed, model_card
 from serein.train.crossval import check_views, classes_of, model_config
 from serein.train.finetune import best_row, finetune, in_batches
-from serein.train.machine import pick_device
 from serein.train.material import gather
 from serein.train.systems import adapter, fresh_classifier, linear_probe, start_of
-from serein.train.task import Task, mean_over_views, remove_checkpoints
+from serein.train.task import CHECKPOINT_SUFFIX, Outcome, Task, mean_over_views, remove_checkpoints
 
 ORIGINS = {
     "none": "The adapter was not trained without labels.",
@@ -40,6 +40,13 @@ ORIGINS = {
     "elsewhere": "The adapter was trained before, without labels, on other corpora only: so says the recipe, and "
     "nothing here has checked it.",
 }
+
+
+SHIPPED = {"adapter": adapter, "linear": linear_probe}
+"""What can be shipped, by the names of :data:`serein.train.systems.SYSTEMS`."""
+
+OF_A_PROBE = {"model": {"test_views", "talker_statistics"}, "finetune": {"label_share"}}
+"""All that a linear probe heeds of a recipe, beside ``speed``."""
 
 
 def train_model(
@@ -70,7 +77,7 @@ def train_model(
         store: the frames.
         corpus: the labels.
         folder: the model.
-        recipe: the settings; of which a linear probe heeds ``model.test_views`` and ``speed``.
+        recipe: the settings; a linear probe heeds :data:`OF_A_PROBE` of them.
         system: ``adapter``, or ``linear``: logistic regression on the frames' mean and deviation over time.
         views: the same corpus extracted at other speeds, for training, and with ``model.test_views`` for judging too.
         adapter_folder: an adapter from ``serein adapt``, here or on the Hub, used instead of training one here.
@@ -88,15 +95,15 @@ def train_model(
         CorpusError: fewer than three talkers, or than two emotions; or the run cannot be read.
         ModelError: the adapter is out of reach, or does not fit the frames.
         StoreError: a view is not of the same corpus at another speed.
-        UsageError: the system cannot be shipped, or is the linear probe and an adapter is given; the recipe asks for
-            talker statistics, for an adapter from elsewhere that is not given, or for ``model.test_views`` without
-            views; the run is another system's or settings'; a threshold out of range; the folder has a README.md and
-            no model.
+        UsageError: the system cannot be shipped, or is the linear probe and an adapter is given or the folder holds the
+            beginning of another training; the recipe asks for talker statistics, for an adapter from elsewhere that is
+            not given, or for ``model.test_views`` without views; the run is another system's or settings', or its
+            batches were made otherwise; a threshold out of range; the folder has a README.md and no model.
     """
     check_folder(folder)
     folder = Path(folder)
     corpus = corpus.select(lambda utterance: utterance.emotion != "")
-    _check(corpus, recipe, system, adapter_folder, scores_from, abstain_below)
+    _check(corpus, folder, recipe, system, adapter_folder, scores_from, abstain_below)
     check_views(recipe, views)
     ids = [utterance.id for utterance in corpus]
     material = gather(store, ids, views=views, mapped=recipe.speed.frames == "mapped")
@@ -119,10 +126,14 @@ def train_model(
         Fold("ship", train, held_out, ()), config, recipe, seed, folder,
         frames=material.said["frames"], views=material.views, pretrained=pretrained,
     )  # fmt: skip
-    outcome = linear_probe(task, report) if system == "linear" else adapter(task, report)
-    scores = outcome.choice if system == "linear" else best_row(outcome.history)
-    chosen = "C" if system == "linear" else "epochs"
-    calibration = _calibration(_stranger(task, outcome.choice, report), task, corpus, abstain_below)
+    outcome = SHIPPED[system](task, report)
+    if system == "linear":
+        chosen, scores, origin = "C", outcome.choice, ""
+        said = _said_by_a_probe(task, outcome.choice["C"])
+    else:
+        chosen, scores, origin = "epochs", best_row(outcome.history), _origin(recipe, outcome, given=adapter_folder)
+        said = _said_by_networks(task, outcome.choice["epochs"], report)
+    calibration = _calibration(said, task, corpus, abstain_below)
     config = config.model_copy(update={"temperature": calibration.temperature, "abstain_below": abstain_below})
     save_model(folder, outcome.model, config)
     facts = {
@@ -140,18 +151,21 @@ def train_model(
         "coverage": calibration.coverage,
         "collapsed": bool(outcome.collapse),
     }
-    origin = "" if system == "linear" else ORIGINS[recipe.adapt.data]
-    if pretrained is not None and recipe.adapt.data != "elsewhere":
-        origin = (
-            "The adapter was trained before, and may have heard those who chose, without their labels; what the recipe "
-            "says of adapter training was not used."
-        )
-    if outcome.collapse:
-        origin += f" {collapsed(outcome.collapse)}"
     made = Made(corpus, config, recipe, origin, facts, calibration, run)
     write_atomically(folder / CARD_FILE, model_card(made).encode())
     remove_checkpoints(task.folder)
     return facts
+
+
+def _origin(recipe: Recipe, outcome: Outcome, *, given: str | Path | None) -> str:
+    """Whom the adapter heard, in words for the card."""
+    origin = ORIGINS[recipe.adapt.data]
+    if given is not None and recipe.adapt.data != "elsewhere":
+        origin = (
+            "The adapter was trained before, and may have heard those who chose, without their labels; what the recipe "
+            "says of adapter training was not used."
+        )
+    return f"{origin} {collapsed(outcome.collapse)}" if outcome.collapse else origin
 
 
 def is_at_a_bound(temperature: float) -> bool:
@@ -165,13 +179,18 @@ def is_at_a_bound(temperature: float) -> bool:
 
 
 def _check(
-    corpus: Corpus, recipe: Recipe, system: str, given: str | Path | None, scores_from: str | Path | None,
+    corpus: Corpus, folder: Path, recipe: Recipe, system: str, given: str | Path | None, scores_from: str | Path | None,
     abstain_below: float,
 ) -> None:  # fmt: skip
-    if system not in ("adapter", "linear"):
-        raise UsageError(f"system {system}: adapter and linear can be shipped; `serein crossval` judges the others")
+    if system not in SHIPPED:
+        raise UsageError(
+            f"system {system!r}: {' and '.join(SHIPPED)} can be shipped; the others of docs/systems.md can be judged "
+            "(`serein crossval`)"
+        )
     if system == "linear" and given is not None:
         raise UsageError(f"{given}: a linear probe has no adapter; leave it out")
+    if system == "linear" and any(folder.glob(f"*{CHECKPOINT_SUFFIX}")):
+        raise UsageError(f"{folder}: holds the beginning of another training; give another folder, or delete it")
     if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
         raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
     if not 0 <= abstain_below < 1:
@@ -196,33 +215,38 @@ def _validation(corpus: Corpus, seed: int) -> tuple[str, ...]:
     return max(groups, key=lambda group: len({talker[id_] for id_ in group}))
 
 
-def _stranger(task: Task, choice: dict[str, Any], report: Report) -> nn.Module:
-    """A model like the one to ship, which has not learned from the validation talkers.
+def _said_by_a_probe(task: Task, c: float) -> Float[Tensor, "judged classes"]:
+    """Probabilities of the validation utterances, by a probe like the one to ship that has not learned from them."""
+    array, labelled = task.array, task.with_views(task.labelled())
+    statistics = array.pooled(labelled).flatten(1)
+    (probe,) = fit_linear_probes(statistics, task.labels[labelled], len(task.config.labels), c)
+    return probe.read(array.pooled(task.judged(task.parts().validation)).flatten(1)).softmax(1)
 
-    It, or the first of its networks, is the one that chose, as it was when it was chosen (on a GPU, nearly).
+
+def _said_by_networks(task: Task, epochs: int, report: Report) -> Float[Tensor, "judged classes"]:
+    """Probabilities of the validation utterances, by networks like those to ship that have not learned from them.
+
+    The first of them is the one that chose, at the epoch that was chosen (on a GPU, nearly).
     """
-    labelled = task.with_views(task.labelled())
-    if task.config.architecture == "linear":
-        statistics, labels = task.array.pooled(labelled).flatten(1), task.labels[labelled]
-        (probe,) = fit_linear_probes(statistics, labels, len(task.config.labels), choice["C"])
-        return probe.to(pick_device(task.recipe.speed.device))
     start = start_of(task, {}, report)  # an adapter that was trained without labels is in its checkpoint
     networks: list[nn.Module] = []
     for seed in task.member_seeds():
         network = fresh_classifier(task.config, task.recipe, start.adapter(seed), seed)
         finetune(
-            network, task.array, task.labels, labelled, task.finetuning(),
-            classes=task.config.labels, stop_after=choice["epochs"], seed=seed,
+            network, task.array, task.labels, task.with_views(task.labelled()), task.finetuning(),
+            classes=task.config.labels, stop_after=epochs, seed=seed,
             checkpoint=task.checkpoint(f"calibrate-{seed}"), report=report,
         )  # fmt: skip
         networks.append(network)
-    return networks[0] if len(networks) == 1 else Committee(networks)
+    model = networks[0] if len(networks) == 1 else Committee(networks)
+    return in_batches(model, task.array, task.judged(task.parts().validation), task.recipe.speed).softmax(1)
 
 
-def _calibration(model: nn.Module, task: Task, corpus: Corpus, threshold: float) -> Calibration:
-    """Of a model that has not learned from the validation talkers, on these."""
+def _calibration(
+    probabilities: Float[Tensor, "judged classes"], task: Task, corpus: Corpus, threshold: float
+) -> Calibration:
+    """Of probabilities of the validation utterances, from what has not learned from them."""
     validation = task.parts().validation
-    probabilities = in_batches(model, task.array, task.judged(validation), task.recipe.speed).softmax(1)
     finite = mean_over_views(probabilities, len(validation)).clamp(min=torch.finfo(probabilities.dtype).tiny)
     by_id = corpus.by_id()
     return calibrate(
@@ -236,21 +260,23 @@ def _calibration(model: nn.Module, task: Task, corpus: Corpus, threshold: float)
 def _run_of(folder: Path, corpus: Corpus, config: ModelConfig, recipe: Recipe, views: list[str]) -> Run:
     """A finished run, if it is what this training is, on other talkers."""
     run = load_run(folder)
-    linear = config.architecture == "linear"
-    if run.system != ("linear" if linear else "adapter"):
+    system = "linear" if config.architecture == "linear" else "adapter"
+    if run.system != system:
         raise UsageError(f"{folder}: is a run with another system: no scores for this model")
     said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     truths = {utterance.id: (utterance.talker, utterance.emotion) for utterance in corpus}
     used = Recipe.from_toml(run.recipe, source=str(folder / "recipe.toml"))
+    if system == "adapter" and said.get("batching") != BATCHING:
+        raise UsageError(f"{folder}: was trained on other batches, by an earlier serein: no scores for this model")
     others = recipe.adapt.data == "elsewhere"
+    heeded: dict[str, Any] = {"include": OF_A_PROBE} if system == "linear" else {"exclude": {"speed"}}
     same = {
         "corpus": run.corpus == corpus.name and run.truths().items() <= truths.items(),
         "labels": sorted(run.protocol.labels) == sorted(config.labels),
         "encoder": "members" not in run.encoder and EncoderDescription(**run.encoder).gives_frames_of(config.encoder),
-        "recipe": used.model_dump(exclude={"speed"}) == recipe.model_dump(exclude={"speed"}),
+        "recipe": used.model_dump(**heeded) == recipe.model_dump(**heeded),
         "views": said.get("views", []) == views,
-        "batching": linear or said.get("batching") == BATCHING,
-        "unlabelled corpora": linear or others or not said.get("unlabelled"),
+        "unlabelled corpora": others or not said.get("unlabelled"),
     }
     if differing := [name for name, equal in same.items() if not equal]:
         raise UsageError(f"{folder}: is a run with another {' and another '.join(differing)}: no scores for this model")
