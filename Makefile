@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Where Python may not keep what it compiled, each process of the tests would compile torch and transformers anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check suite coverage browser bench format clean
 
 demo: $(VENV)/demo
