@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "onnx_recognizer": {"answers", "frames"},
     "export": {"baselines", "frames", "nn", "model", "hub", "recognizer", "onnx_recognizer"},
     "serve": {"answers", "frames", "recognizer", "streaming", "timeline"},
-    "train": {"corpus", "frames", "nn", "baselines", "evaluate", "hub", "model", "recipe"},
+    "train": {"corpus", "frames", "nn", "baselines", "evaluate", "hub", "model", "recipe", "timeline"},
     "terminal": {"corpus", "evaluate", "frames"},
     "arguments": {"corpus", "frames", "recipe", "terminal"},
 }

@@ -213,6 +213,13 @@ def test_a_model_to_ship_learns_from_all_labels(tone_store, tones, recipe, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_no_emotion_of_a_shipped_model_is_called_as_the_pauses_of_timelines(tone_store, tones, recipe, tmp_path):
+    mute = Corpus(tones.name, tuple(replace(u, emotion=u.emotion.replace("neutral", "silence")) for u in tones))
+    with pytest.raises(UsageError, match="'silence': is what timelines call the pauses"):
+        train_model(tone_store, mute, tmp_path, recipe)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(("below", "fits"), [(0.0, True), (0.99, True), (1.0, False), (-0.1, False)])
 def test_a_threshold_is_a_probability_below_one(tone_store, recipe, tmp_path, below, fits):
     few = tone_store.corpus().select(lambda u: u.talker in ("1F", "1M", "2F"))

@@ -24,6 +24,7 @@ from serein.model import CARD_FILE, EncoderDescription, ModelConfig, check_folde
 from serein.nn.committee import Committee
 from serein.progress import Report, quiet
 from serein.recipe import Recipe
+from serein.timeline import SILENCE
 from serein.train.adapter_folder import refuse_talker_statistics, take_adapter
 from serein.train.card import Made, collapsed, model_card
 from serein.train.crossval import check_views, classes_of, model_config
@@ -96,9 +97,10 @@ def train_model(
         ModelError: the adapter is out of reach, or does not fit the frames.
         StoreError: a view is not of the same corpus at another speed.
         UsageError: the system cannot be shipped, or is the linear probe and an adapter is given or the folder holds the
-            beginning of another training; the recipe asks for talker statistics, for an adapter from elsewhere that is
-            not given, or for ``model.test_views`` without views; the run is another system's or settings', or its
-            batches were made otherwise; a threshold out of range; the folder has a README.md and no model.
+            beginning of another training; an emotion has the name of pauses; the recipe asks for talker statistics, for
+            an adapter from elsewhere that is not given, or for ``model.test_views`` without views; the run is another
+            system's or settings', or its batches were made otherwise; a threshold out of range; the folder has a
+            README.md and no model.
     """
     check_folder(folder)
     folder = Path(folder)
@@ -193,6 +195,8 @@ def _check(
         raise UsageError(f"{folder}: holds the beginning of another training; give another folder, or delete it")
     if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
         raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
+    if SILENCE in corpus.labels:
+        raise UsageError(f"{SILENCE!r}: is what timelines call the pauses between words; --map gives it another name")
     if not 0 <= abstain_below < 1:
         raise UsageError(f"abstain below {abstain_below:g}: give a probability from 0 to below 1")
     refuse_talker_statistics(recipe)
