@@ -22,10 +22,11 @@ import measure
 from serein.errors import UsageError
 from serein.evaluate.comparison import THRESHOLD, in_thousandths
 from serein.evaluate.document import Block, Code, Paragraph, Picture, Section, Table, markdown
+from serein.evaluate.remarks import share_in_percent
 from serein.evaluate.runs import Run
 from serein.evaluate.sections import DEFINITIONS
 from serein.evaluate.study import Row, Study, load_study
-from serein.evaluate.study_curves import Curves, curve_blocks, curve_picture, label_curves, share_in_percent
+from serein.evaluate.study_curves import Curves, curve_blocks, curve_picture, label_curves
 from serein.evaluate.study_page import (
     COST_READING,
     READING,
@@ -190,8 +191,11 @@ def encoders(run: Run) -> list[str]:
     ]
 
 
-def verdict(row: Row, first: str, holm_p: str) -> str:
-    """What may be said of a variant and the first one, in a sentence."""
+def verdict(row: Row, first: str, holm_p: str, *, inflation: bool = False) -> str:
+    """What may be said of a variant and the first one, in a sentence.
+
+    In a study of inflation both are one system, which no choice makes better: only its score is higher.
+    """
     found = row.minus_first
     if found is None:
         return f"{row.name} was run under another protocol than {first}: the two are not compared."
@@ -200,6 +204,8 @@ def verdict(row: Row, first: str, holm_p: str) -> str:
     numbers = f"{100 * found.ua:+.1f} points of UA, p after Holm {holm_p}"
     if found.holm_p >= THRESHOLD:
         return f"{row.name} and {first} cannot be told apart ({numbers})."
+    if inflation:
+        return f"{row.name} scores {'higher' if found.ua > 0 else 'lower'} than {first} ({numbers})."
     return f"{row.name} is {'better' if found.ua > 0 else 'worse'} than {first}, which stands after Holm ({numbers})."
 
 
@@ -221,7 +227,12 @@ def verdicts(study: Study, curves: Curves | None) -> list[str]:
     else:
         differences = [(row, study.rows[0].name) for row in study.rows[1:]]
     return [
-        verdict(row, first, in_thousandths(row.minus_first.holm_p) if row.minus_first else "")
+        verdict(
+            row,
+            first,
+            in_thousandths(row.minus_first.holm_p) if row.minus_first else "",
+            inflation=study.kind == "inflation",
+        )
         for row, first in differences
     ]
 

@@ -94,6 +94,7 @@ def test_each_difference_has_its_sentence(tmp_path, mine):
     better = replace(bad, minus_first=replace(bad.minus_first, ua=0.1))
     assert results.verdict(better, "good", "0.001").startswith("bad is better than good, which stands after Holm")
     unknown = replace(bad, minus_first=replace(bad.minus_first, holm_p=float("nan")))
+    assert results.verdict(better, "good", "0.001", inflation=True).startswith("bad scores higher than good (")
     assert "nothing can be said" in results.verdict(unknown, "good", "-")
     assert "another protocol" in results.verdict(replace(bad, minus_first=None), "good", "")
 

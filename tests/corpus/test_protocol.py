@@ -188,6 +188,16 @@ def test_unknown_hashes_and_texts_are_no_leak():
     assert find_leaks(protocol(FOLD), corpus) == []
 
 
+def test_without_hashes_a_recording_is_known_by_its_place():
+    one = Path("same.wav")
+    corpus = Corpus(
+        "toy", tuple(replace(utterance(id_, talker=id_), path=one if id_ in "ad" else Path(id_)) for id_ in "abcde")
+    )
+    assert [(leak.kind, leak.between, leak.values) for leak in find_leaks(protocol(FOLD), corpus)] == [
+        ("audio", ("train", "test"), ("a = d",))
+    ]
+
+
 def test_what_an_oracle_scores_on_its_validation_is_not_listed_again():
     corpus = Corpus("toy", tuple(utterance(id_, talker=id_, text="same") for id_ in "abcde"))
     oracle = protocol(replace(FOLD, validation=FOLD.test), name="mine-ORACLE", oracle=True)

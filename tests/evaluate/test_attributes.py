@@ -133,7 +133,8 @@ def test_what_attributes_carry_is_found_at_its_ceiling():
         (row,) = (row for row in information(replace(frames, assignments=assignments)) if row.name == name)
         assert row.nmi == pytest.approx(1.0, abs=0.02), name
         assert row.nmi <= row.ceiling + 1e-9, name
-        assert row.shuffled_high < 0.5, name
+        if name != "emotion":  # which is a talker's here, and six talkers leave few ways to shuffle
+            assert row.shuffled_high < 0.5, name
 
 
 def test_a_property_of_few_values_has_a_low_ceiling():
@@ -143,6 +144,26 @@ def test_a_property_of_few_values_has_a_low_ceiling():
     (row,) = (row for row in information(replace(frames, assignments=finer)) if row.name == "gender")
     assert row.nmi == pytest.approx(row.ceiling)
     assert row.ceiling == pytest.approx(2 * log(2) / (log(8) + log(2)), abs=0.01)
+
+
+def test_attributes_that_know_voices_do_not_carry_groups_of_talkers_drawn_by_coin():
+    above = 0
+    for seed in range(20):
+        random = np.random.default_rng(seed)
+        gender = random.permutation([0] * 6 + [1] * 6)
+        utterances = tuple(
+            Utterance(f"u{i:03}", Path(f"u{i:03}.wav"), f"t{i % 12}", extra={"gender": "fm"[gender[i % 12]]})
+            for i in range(120)
+        )
+        voices = random.dirichlet(np.full(8, 0.5), size=12)
+        said = np.concatenate([random.choice(8, size=10, p=voices[i % 12]) for i in range(120)])
+        frames = known_frames(
+            utterances=utterances, lengths=np.full(120, 10), assignments=said, distances=np.zeros(1200),
+            decibels=np.zeros(1200), voiced=np.zeros(1200, dtype=bool),
+        )  # fmt: skip
+        (row,) = (row for row in information(frames) if row.name == "gender")
+        above += row.nmi > row.shuffled_high
+    assert above <= 4  # one of twenty by chance; shuffled over utterances, all twenty
 
 
 def test_what_utterances_sound_like_as_a_whole_is_no_news_under_the_shuffle():

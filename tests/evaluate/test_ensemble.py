@@ -132,12 +132,21 @@ def test_runs_that_disagree_about_a_truth_make_no_committee(make_run, tmp_path):
 
 def test_what_flatters_one_member_flatters_the_committee(make_run, tmp_path):
     plain = make_run("plain")
-    flattered = make_run("flattered", adapter_training="transductive", talker_statistics="z-norm")
+    copied = "fold fold-0: 1 recording is in both train and test: a = b"
+    flattered = make_run("flattered", adapter_training="transductive", talker_statistics="z-norm", leaks=[copied])
     for number, members in enumerate([(plain, flattered), (flattered, plain)]):
         committee = load_run(average(members, tmp_path / str(number)))
         assert (committee.adapter_training, committee.talker_statistics) == ("transductive", "z-norm")
+        assert committee.leaks == (copied,)
     alone = load_run(average([plain], tmp_path / "alone"))
     assert (alone.adapter_training, alone.talker_statistics) == ("inductive", "none")
+
+
+def test_members_that_learned_from_other_shares_of_the_labels_make_no_committee(make_run, tmp_path):
+    runs = [make_run("all"), make_run("few")]
+    (runs[1] / "recipe.toml").write_text("[finetune]\nlabel_share = 0.1\n")
+    with pytest.raises(UsageError, match=r"few: learned from another share of the labels than .*all"):
+        average(runs, tmp_path / "both")
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])

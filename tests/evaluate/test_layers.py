@@ -1,4 +1,5 @@
 import json
+from dataclasses import astuple
 from math import isnan
 
 import pytest
@@ -44,7 +45,9 @@ def test_intervals_and_p_are_those_of_systems_that_are_compared(probed):
 
     for layer in probed:
         assert layer.scores == mean_scores(confusions(layer.layer))
-        assert layer.interval == talker_intervals(confusions(layer.layer)).ua
+        assert astuple(layer.interval) == pytest.approx(
+            astuple(talker_intervals(confusions(layer.layer)).ua), nan_ok=True
+        )
         assert layer.difference == difference_intervals(confusions(layer.layer), confusions(3)).ua
     assert isnan(probed[1].p)
     p = [talker_p(confusions(layer), confusions(3)) for layer in (0, 7)]
@@ -94,7 +97,7 @@ def test_the_page_has_the_picture_the_table_and_every_number(probed, tmp_path):
     assert numbers["layers"][1] == {
         "layer": 3,
         "scores": {"wa": 1.0, "ua": 1.0, "macro_f1": 1.0},
-        "interval": {"low": 1.0, "high": 1.0},
+        "interval": {"low": None, "high": None},
         "minus_best": 0.0,
         "difference": {"low": 0.0, "high": 0.0},
         "p": None,

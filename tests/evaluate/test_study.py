@@ -173,6 +173,15 @@ def test_remarks_say_what_makes_a_score_mean_less(make_run, protocol, tmp_path):
     assert "SYNTHETIC VOICES" in page
 
 
+def test_a_run_of_fewer_labels_and_one_that_does_not_test_a_label_are_remarked_upon(make_run, protocol):
+    run = make_run(protocol=replace(protocol, labels=(*protocol.labels, "fear")))
+    table = run / "predictions.csv"
+    head, *rows = table.read_text().splitlines()
+    table.write_text("\n".join([f"{head},p_fear", *(f"{row},0.0" for row in rows)]) + "\n")
+    (run / "recipe.toml").write_text("[finetune]\nlabel_share = 0.125\n")
+    assert remarks(load_run(run)) == ["UA without fear: no test utterance", "12.5 % of the training labels"]
+
+
 def test_the_page_has_the_table_and_the_picture(study):
     paths = write_study(study)
     assert [path.name for path in (paths.html, paths.markdown, paths.scores, *paths.figures)] == [

@@ -14,6 +14,7 @@ from serein.corpus.protocol import Fold, Protocol
 from serein.corpus.readers import READERS
 from serein.corpus.splits import make_protocol
 from serein.evaluate.calibration import Calibration
+from serein.evaluate.comparison import ends
 from serein.evaluate.predictions import Prediction
 from serein.evaluate.runs import FoldRun, Run, load_run
 from serein.evaluate.summary import summarise
@@ -85,7 +86,7 @@ def test_scores_of_a_run_are_a_model_index_and_a_table_with_intervals(run):
         assert "cross-validated" in result.task_name
     interval = summary.intervals.ua
     row = f"| UA, mean of the labels' recalls | {100 * pooled.ua:.1f} % |"
-    assert f"{row} {100 * interval.low:.1f} to {100 * interval.high:.1f} |" in card.text
+    assert f"{row} {ends(interval)} |" in card.text
     assert f"hash `{run.protocol.hash}`" in card.text
     assert "2 seeds" in card.text
     assert "Remarks:" not in card.text

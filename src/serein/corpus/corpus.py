@@ -209,6 +209,16 @@ class Corpus:
         write_atomically(Path(table), text.getvalue().encode())
 
 
+def recording_names(utterance: Utterance) -> set[str]:
+    """What a recording is known by: where it is, and its hash where somebody has measured it.
+
+    Example:
+        >>> len(recording_names(Utterance("a", Path("a.wav"), talker="F1")))
+        1
+    """
+    return {str(utterance.path.resolve()), utterance.audio_hash} - {""}
+
+
 def same_recording(one: Utterance, other: Utterance) -> bool:
     """Whether two utterances are of one recording: by their hashes, or where a table has none, by place or bytes."""
     if one.audio_hash and other.audio_hash:

@@ -4,13 +4,13 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from serein.corpus.corpus import Corpus
+from serein.corpus.corpus import Corpus, Utterance, recording_names
 from serein.errors import CorpusError
 from serein.files import write_atomically
 
@@ -19,8 +19,11 @@ ORACLE = "ORACLE"
 TALKERS_SHARED = "TALKERS-SHARED"
 
 _PAIRS = (("train", "test"), ("validation", "test"), ("train", "validation"))
-_SHAREABLE: dict[Literal["talker", "audio", "text"], str]
-_SHAREABLE = {"talker": "talker", "audio": "audio_hash", "text": "text"}
+_SHAREABLE: dict[Literal["talker", "audio", "text"], Callable[[Utterance], set[str]]] = {
+    "talker": lambda utterance: {utterance.talker},
+    "audio": recording_names,
+    "text": lambda utterance: {utterance.text} - {""},
+}
 _SHOWN = {"talker": 24, "audio": 60, "text": 24}  # characters of each value in a sentence
 _LONGEST = 100
 _FOLDER_NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._~%-]{{0,{_LONGEST - 1}}}")
@@ -148,7 +151,7 @@ class Leak:
     """Something that two parts of a fold share; as text, a sentence.
 
     Attributes:
-        kind: what is shared: a talker, a recording (by its hash) or a text.
+        kind: what is shared: a talker, a recording (by its place, and its hash where that is known) or a text.
         fold: the fold's name.
         between: the two parts.
         values: the talkers or texts, or of each recording an utterance of either part, "ID = ID"; sorted.
@@ -174,29 +177,28 @@ def find_leaks(protocol: Protocol, corpus: Corpus) -> list[Leak]:
     """Everything that two parts of a fold share: talkers, identical recordings, texts.
 
     A shared text is normal in acted corpora, where all say the same sentences; a recording that is in
-    training and in test never is. Without hashes or texts in the corpus, none are found. What an oracle's
-    validation and test share is not listed: they are one set, and the name says so.
+    training and in test never is. Copies of a recording are found by their hashes only, which ``serein corpus`` writes
+    into its table. What an oracle's validation and test share is not listed: they are one set, and the name says so.
 
     Raises:
         CorpusError: the protocol names an utterance that the corpus does not have.
     """
-    known = corpus.by_id()
+    known = {kind: {u.id: names(u) for u in corpus} for kind, names in _SHAREABLE.items()}
     leaks = []
     for fold in protocol.folds:
-        missing = sorted({id_ for part in PARTS for id_ in fold.part(part)} - known.keys())
+        missing = sorted({id_ for part in PARTS for id_ in fold.part(part)} - known["talker"].keys())
         if missing:
             raise CorpusError(
                 f"protocol {protocol.name}, fold {fold.name}: {len(missing)} utterances are not in corpus "
                 f"{corpus.name} ({missing[0]!r}, ...); was it made for another table?"
             )
-        utterances = {part: [known[id_] for id_ in fold.part(part)] for part in PARTS}
         for first, second in _PAIRS:
             if protocol.oracle and (first, second) == ("validation", "test"):
                 continue
-            for kind, attribute in _SHAREABLE.items():
-                one, other = ({getattr(u, attribute): u.id for u in utterances[part]} for part in (first, second))
-                if shared := (one.keys() & other.keys()) - {""}:
-                    names = {f"{one[hash_]} = {other[hash_]}" for hash_ in shared} if kind == "audio" else shared
+            for kind, of in known.items():
+                one, other = ({name: id_ for id_ in fold.part(part) for name in of[id_]} for part in (first, second))
+                if shared := one.keys() & other.keys():
+                    names = {f"{one[name]} = {other[name]}" for name in shared} if kind == "audio" else shared
                     leaks.append(Leak(kind, fold.name, (first, second), tuple(sorted(names))))
     return leaks
 

@@ -130,8 +130,9 @@ def information(frames: KnownFrames, *, shuffles: int = 100, seed: int = 0) -> l
     """What the attributes share with emotion, talker, gender, text, loudness, voicing and position.
 
     Many attributes tell something of any label by chance, so each number has its baseline. Emotion, talker, gender and
-    text are shuffled over utterances: the frames of one utterance stay together. Loudness, voicing and position are
-    taken from other utterances, in their order in time, from a random frame on.
+    text are shuffled over utterances: the frames of one utterance stay together. What is the same in all utterances of
+    a talker, as gender is, is shuffled over talkers: attributes that know voices tell any two groups of them apart.
+    Loudness, voicing and position are taken from other utterances, in their order in time, from a random frame on.
 
     A property that takes one value only, or another one in every utterance, says nothing and is left out.
 
@@ -153,6 +154,29 @@ def shuffled(
         array([8, 8, 8, 7, 7])
     """
     return np.repeat(random.permutation(codes), lengths)
+
+
+def shuffled_over_talkers(
+    codes: Int[np.ndarray, " utterances"],
+    talkers: Int[np.ndarray, " utterances"],
+    lengths: Int[np.ndarray, " utterances"],
+    random: np.random.Generator,
+) -> Int[np.ndarray, " total"]:
+    """The code of another talker, drawn by chance, for all frames of each talker.
+
+    Args:
+        codes: of each utterance, the same in all of a talker's.
+        talkers: a number for each talker, from 0 up.
+        lengths: frames of each utterance.
+        random: draws.
+
+    Example:
+        >>> codes, talkers = np.array([7, 8, 7]), np.array([0, 1, 0])
+        >>> shuffled_over_talkers(codes, talkers, np.array([1, 2, 1]), np.random.default_rng(3))
+        array([8, 7, 7, 8])
+    """
+    of_talker = codes[np.unique(talkers, return_index=True)[1]]
+    return np.repeat(random.permutation(of_talker)[talkers], lengths)
 
 
 def displaced(
@@ -205,6 +229,7 @@ def nearest(frames: KnownFrames, attribute: int, most: int) -> list[NearestFrame
 
 def _properties(frames: KnownFrames) -> Iterator[tuple[str, _Codes, _Codes, _Shuffle]]:
     """Name, attributes and codes of the frames for which it is known, and how to put the codes on other frames."""
+    every_talker = np.array([utterance.talker for utterance in frames.utterances])
     for name, values in (
         ("emotion", [utterance.emotion for utterance in frames.utterances]),
         ("talker", [utterance.talker for utterance in frames.utterances]),
@@ -216,7 +241,12 @@ def _properties(frames: KnownFrames) -> Iterator[tuple[str, _Codes, _Codes, _Shu
         if 1 < len(different) < len(codes):
             lengths = frames.lengths[known]
             assignments = frames.assignments[np.repeat(known, frames.lengths)]
-            yield name, assignments, np.repeat(codes, lengths), partial(shuffled, codes, lengths)
+            talkers = np.unique(every_talker[known], return_inverse=True)[1]
+            pairs = len(np.unique(np.stack([talkers, codes]), axis=1).T)
+            shuffle = partial(shuffled, codes, lengths)
+            if len(different) < pairs == talkers.max() + 1:  # a talker has one value, and several talkers share it
+                shuffle = partial(shuffled_over_talkers, codes, talkers, lengths)
+            yield name, assignments, np.repeat(codes, lengths), shuffle
     for name, codes in _of_frames(frames).items():
         if len(np.unique(codes)) > 1:
             yield name, frames.assignments, codes, partial(displaced, codes, frames.lengths)

@@ -99,11 +99,12 @@ def _carried(shared: Sequence[Information], bars: Picture) -> list[Block]:
             "A property of few values cannot reach 1 beside many attributes; the last column says how far it could go."
         ),
         Paragraph(
-            "Emotion, talker, gender and text are shuffled over utterances, whose frames stay together. Loudness "
-            "(fifths of the frames by energy), voicing (voiced, unvoiced, or silent: 30 dB below the utterance's "
-            "loudest frame) and position (fifths of the utterance) are taken from other utterances, from a random "
-            "frame on. Talker and gender go together, as do text and emotion where emotions have their own texts: "
-            "the numbers do not say which of two such properties it is."
+            "Emotion, talker, gender and text are shuffled over utterances, whose frames stay together, and what is "
+            "the same in all utterances of a talker, as gender is, over talkers. Loudness (fifths of the frames by "
+            "energy), voicing (voiced, unvoiced, or silent: 30 dB below the utterance's loudest frame) and position "
+            "(fifths of the utterance) are taken from other utterances, from a random frame on. Talker and gender go "
+            "together, as do text and emotion where emotions have their own texts: the numbers do not say which of "
+            "two such properties it is."
         ),
     ]
 

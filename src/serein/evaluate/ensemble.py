@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from serein.errors import CorpusError, UsageError
 from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.predictions import Prediction, predictions_table
-from serein.evaluate.runs import IMPORTED, Run, load_run
+from serein.evaluate.runs import IMPORTED, Run, label_share, load_run
 from serein.files import as_json, write_atomically
 
 # what flatters one member flatters the committee
@@ -33,7 +33,8 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
 
     Raises:
         CorpusError: a run is not finished, or was made under another protocol than the first.
-        UsageError: the output holds a run already, or a run was imported.
+        UsageError: the output holds a run already, a run was imported, or learned from another share of the labels than
+            the first.
     """
     output = Path(output)
     if (output / "run.json").exists():
@@ -48,6 +49,8 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
             raise CorpusError(
                 f"{run.folder}: was not tested on the utterances of {first.folder}; run both under one protocol"
             )
+        if label_share(run) != label_share(first):
+            raise UsageError(f"{run.folder}: learned from another share of the labels than {first.folder}")
     labels = first.protocol.labels
     mean = _mean(runs)
     members = sum(len(run.seeds) for run in runs)
@@ -78,7 +81,8 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
     write_atomically(output / "recipe.toml", _recipe(runs).encode())
     said = [json.loads((run.folder / "run.json").read_text(encoding="utf-8")) for run in runs]
     facts = {key: value for key, value in said[0].items() if all(other.get(key) == value for other in said)}
-    facts |= {"corpus": first.corpus, "encoder": _encoder(runs), "leaks": first.leaks}
+    facts |= {"corpus": first.corpus, "encoder": _encoder(runs)}
+    facts["leaks"] = list(dict.fromkeys(leak for run in runs for leak in run.leaks))
     facts["synthetic"] = any(run.synthetic for run in runs)
     facts["without_frames"] = {name: why for run in runs for name, why in run.without_frames.items()}
     facts |= {"name": f"{' + '.join(names)}, {members} averaged", "seeds": [0], "system": "ensemble"}

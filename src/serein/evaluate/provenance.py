@@ -55,7 +55,12 @@ def protocol(run: Run) -> list[Block]:
     ]
     header = ["Fold", "Test talkers", "Validation talkers", "Training talkers", "Test", "Validation", "Training"]
     parts = "training and the other two parts" if run.protocol.oracle else "the parts"
-    shared: list[Block] = [Paragraph(f"Of a fold {parts} share no talker, recording or text that the corpus names.")]
+    shared: list[Block] = [
+        Paragraph(
+            f"Of a fold {parts} share no talker, recording or text that the corpus names. Copies of a recording are "
+            "found where its table has their hashes, as those of serein corpus do."
+        )
+    ]
     if run.leaks:
         text = "A text in two parts is normal where all say the same sentences; a recording in both is a fault."
         shared = [Table(["Shared between parts"], [[leak] for leak in run.leaks]), Paragraph(text)]

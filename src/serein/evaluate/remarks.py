@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-from serein.evaluate.runs import IMPORTED, Run
+from serein.evaluate.runs import IMPORTED, Run, label_share
 
 _FEW = 4  # talkers: with fewer who show a label `benchmarks/interval_coverage.py` finds intervals too narrow
 # as `serein.corpus.protocol.Leak` says it
@@ -16,6 +16,8 @@ def remarks(run: Run) -> list[str]:
 
     An interval counts a talker as left out whose utterances have still trained the model, or chosen its epoch.
     """
+    share = label_share(run)
+    untested = sorted(set(run.protocol.labels) - {truth for _, truth in run.truths().values()})
     flags = {
         "made elsewhere": run.system == IMPORTED,
         "ORACLE: intervals too narrow": run.protocol.oracle,
@@ -25,12 +27,24 @@ def remarks(run: Run) -> list[str]:
         "a recording is on both sides": any(_RECORDING_ON_BOTH_SIDES.match(leak) for leak in run.leaks),
         "transductive: intervals too narrow": run.adapter_training == "transductive",
         "a label of few talkers: intervals too narrow": _has_rare_label(run),
+        f"UA without {', '.join(untested)}: no test utterance": bool(untested),
+        f"{share_in_percent(share)} of the training labels": share < 1,
         "talker statistics": run.talker_statistics != "none",
         "synthetic voices": run.synthetic,
         "collapsed": any(done.collapsed for done in run.fold_runs),
         f"utterances not read: {len(run.without_frames)}": bool(run.without_frames),
     }
     return [flag for flag, applies in flags.items() if applies]
+
+
+def share_in_percent(share: float) -> str:
+    """A share of labels as it stands in tables.
+
+    Example:
+        >>> share_in_percent(0.05), share_in_percent(0.125), share_in_percent(1.0)
+        ('5 %', '12.5 %', '100 %')
+    """
+    return f"{100 * share:g} %"
 
 
 def _has_rare_label(run: Run) -> bool:

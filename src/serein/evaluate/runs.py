@@ -102,6 +102,20 @@ class Run:
         return {row.id: (row.talker, row.truth) for row in self.predictions}
 
 
+def label_share(run: Run) -> float:
+    """The share of each class's training labels that the run's recipe lets it use: above 0, up to 1.
+
+    Raises:
+        CorpusError: the recipe cannot be read.
+    """
+    try:
+        return float(tomllib.loads(run.recipe).get("finetune", {}).get("label_share", 1.0))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CorpusError(
+            f"{run.folder / 'recipe.toml'}: is not a recipe that serein wrote ({error}); run it again"
+        ) from error
+
+
 def load_run(folder: str | Path) -> Run:
     """Read and check a finished run.
 

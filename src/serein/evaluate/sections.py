@@ -67,8 +67,8 @@ def banners(run: Run) -> list[Block]:
         (
             run.protocol.oracle,
             "ORACLE.",
-            "Every choice was made on the test utterances, so the scores are higher than on new speech; compare them "
-            "only with work that does the same.",
+            "Every choice was made on the test utterances, so the scores tend to be higher than on new speech; compare "
+            "them only with work that does the same.",
         ),
         (
             run.protocol.shares_talkers,
@@ -154,7 +154,7 @@ def comparison(runs: Sequence[Run]) -> list[Block]:
             "by at least this much with such talkers; what trainings from other seeds would score is in no interval "
             "and no p. Holm's p is adjusted for the number of comparisons, and where it is below 0.05 one system is "
             "called better. McNemar's p takes the utterances of one talker as independent, so it is often too "
-            "small; it decides nothing here."
+            "small, and it takes of each system the first seeds only, as many as both have; it decides nothing here."
         ),
     ]
     if any(run.protocol.hash != runs[0].protocol.hash for run in runs):

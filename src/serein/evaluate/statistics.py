@@ -81,12 +81,12 @@ def talker_intervals(confusions: Int[np.ndarray, "seeds talkers labels labels"],
     Each talker is left out in turn, with every utterance of theirs under every training seed; how far the scores then
     move is their standard error. So the interval speaks of new talkers, which is what a corpus of few talkers is
     unsure about. On the scale of log(score / (1 - score)) it stays between 0 and 1 and is longer towards the middle,
-    as the errors of a score near 1 are. Where all talkers are alike, as under a score of 1, it is a point, or unknown
-    (nan) where so few that are alike show nothing: with `least_p` at or above ``1 - level``.
+    as the errors of a score near 1 are. Where all talkers are alike, as under a score of 1, nothing measures how far
+    another would differ, and it is unknown (nan).
 
-    In simulated corpora of 6 to 60 talkers, all of whom show every label, 94 to 96 % of the 95 % intervals held the
-    true UA, and of the percentile bootstrap's 90 to 95 %. Where two of 24 talkers show a label, 88 % did, where three
-    do, 92 %: ``benchmarks/interval_coverage.py``.
+    In simulated corpora of 6 to 60 talkers, all of whom show every label, 94 to 96 % of the 95 % intervals held a true
+    UA of 0.65 or 0.9, and of the percentile bootstrap's 90 to 95 %. Where two of 24 talkers show a label, 88 % did,
+    where three do, 92 %: ``benchmarks/interval_coverage.py``.
 
     Args:
         confusions: from `talker_confusions`.
@@ -105,12 +105,11 @@ def talker_intervals(confusions: Int[np.ndarray, "seeds talkers labels labels"],
     scores = np.array(astuple(mean_scores(confusions)))
     error = _standard_error(_leave_one_out(confusions))
     # without an error the score may be 0 or 1, which have no logit
-    sure = error == 0
-    inner = np.where(sure, 0.5, scores)
+    alike = error == 0
+    inner = np.where(alike, 0.5, scores)
     reach = student_quantile(level, talkers - 1) * error / (inner * (1 - inner))
     logit = np.log(inner / (1 - inner))
-    alike = scores if least_p(talkers) < 1 - level else np.full_like(scores, nan)
-    low, high = (np.where(sure, alike, (1 + np.tanh((logit + side * reach) / 2)) / 2) for side in (-1, 1))
+    low, high = (np.where(alike, nan, (1 + np.tanh((logit + side * reach) / 2)) / 2) for side in (-1, 1))
     return _intervals(low, high)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import nan
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from serein.errors import CorpusError, UsageError
-from serein.evaluate.runs import Run, distinct_names, load_run
+from serein.evaluate.runs import Run, distinct_names, label_share, load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
 from serein.evaluate.summary import Difference, Summary, compare, subtract, summarise
@@ -119,20 +118,6 @@ def name_runs(folders: Sequence[Path]) -> list[tuple[str, Path]]:
         CorpusError: see `serein.evaluate.runs.load_run`.
     """
     return list(zip(distinct_names([load_run(folder) for folder in folders]), folders, strict=True))
-
-
-def label_share(run: Run) -> float:
-    """The share of each class's training labels that the run's recipe lets it use: above 0, up to 1.
-
-    Raises:
-        CorpusError: the recipe cannot be read.
-    """
-    try:
-        return float(tomllib.loads(run.recipe).get("finetune", {}).get("label_share", 1.0))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise CorpusError(
-            f"{run.folder / 'recipe.toml'}: is not a recipe that serein wrote ({error}); run it again"
-        ) from error
 
 
 def paired(differences: Sequence[Difference | None]) -> list[Paired | None]:

@@ -9,9 +9,10 @@ from typing import Any
 
 from serein.evaluate.comparison import ends, in_points, in_thousandths
 from serein.evaluate.document import Block, Paragraph, Picture, Table
-from serein.evaluate.runs import Run
+from serein.evaluate.remarks import share_in_percent
+from serein.evaluate.runs import Run, label_share
 from serein.evaluate.sections import percent
-from serein.evaluate.study import Paired, Row, Study, label_share, paired
+from serein.evaluate.study import Paired, Row, Study, paired
 from serein.evaluate.summary import compare
 
 HEADER = ("Labels", "Series", "UA %", "UA minus first series", "p", "p (Holm)")
@@ -125,16 +126,6 @@ def curve_numbers(curves: Curves) -> list[dict[str, Any]]:
         }
         for point in curves.points
     ]
-
-
-def share_in_percent(share: float) -> str:
-    """A share of labels as it stands in tables.
-
-    Example:
-        >>> share_in_percent(0.05), share_in_percent(0.125), share_in_percent(1.0)
-        ('5 %', '12.5 %', '100 %')
-    """
-    return f"{100 * share:g} %"
 
 
 def _series_of(rows: Sequence[tuple[float, Row]]) -> list[str]:

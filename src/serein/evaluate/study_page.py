@@ -27,8 +27,8 @@ READING = (
     "UA minus first: the variant's UA minus that of the first, in points, with a paired 95 % interval over the same "
     "talkers. p: how likely these trained models, were they equally good, would differ by at least this much with "
     "such talkers; Holm's is adjusted for the number of differences, and it decides: below 0.05 one variant is called "
-    "better, else the two cannot be told apart, which does not say that they are alike. What trainings from other "
-    "seeds would score is in no interval and no p."
+    "better (in a study of inflation: flattered), else the two cannot be told apart, which does not say that they are "
+    "alike. What trainings from other seeds would score is in no interval and no p."
 )
 SEEDS_READING = "UA, SD of seeds: standard deviation of the UA of the training seeds, in points."
 COST_READING = (

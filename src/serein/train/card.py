@@ -188,8 +188,8 @@ def _scores(made: Made) -> list[str]:
     beside = [f"Remarks: {', '.join(said)}."] if (said := remarks(run)) else []
     beside += _shared(run.leaks)
     return [
-        "Cross-validation of the same settings on this corpus: other models than the one here, each tested on what it "
-        f"has not learned from. Protocol {run.protocol.name}, hash `{run.protocol.hash}`: {run.protocol.description} "
+        "Cross-validation of the same settings on this corpus, so of other models than the one here. Protocol "
+        f"{run.protocol.name}, hash `{run.protocol.hash}`: {run.protocol.description} "
         f"{len(run.protocol.folds)} folds, {_number(len(run.seeds), 'seed')}.",
         _table([["Score", "Value", "95 % interval over talkers, %"], *rows]),
         *beside, validation,

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from serein.corpus.corpus import Corpus, Utterance, same_recording
+from serein.corpus.corpus import Corpus, recording_names, same_recording
 from serein.errors import CorpusError, StoreError, UsageError
 from serein.frames.batches import FrameArray, join
 from serein.frames.beside import pack_beside
@@ -164,18 +164,13 @@ def _check_recordings(other: FrameStore, store: FrameStore, corpus: Corpus) -> N
 
 def _check_elsewhere(other: FrameStore, store: FrameStore, corpus: Corpus) -> None:
     _check_encoder(other, store)
-    own = {name for utterance in corpus for name in _recording(utterance)}
-    shared = [utterance.id for utterance in other.corpus() if own & _recording(utterance)]
+    own = {name for utterance in corpus for name in recording_names(utterance)}
+    shared = [utterance.id for utterance in other.corpus() if own & recording_names(utterance)]
     if shared:
         raise CorpusError(
             f"{other.folder}: {len(shared)} of its recordings, first {shared[0]}, are in {store.folder} too: adapter "
             'training would hear test talkers; adapt.data = "transductive" does that and says so'
         )
-
-
-def _recording(utterance: Utterance) -> set[str]:
-    """What tells a recording from others: where it is, and its hash where that is known."""
-    return {str(utterance.path.resolve()), utterance.audio_hash} - {""}
 
 
 def _check_encoder(store: FrameStore, first: FrameStore) -> None:
