@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 from synthetic import speech_seconds
 
 from serein.errors import StoreError
-from serein.frames.batches import FrameArray, frame_budget, join, plan_batches
+from serein.frames.batches import LEAST, FrameArray, frame_budget, join, plan_batches
 
 
 def array(lengths: list[int]) -> FrameArray:
@@ -16,23 +17,51 @@ def array(lengths: list[int]) -> FrameArray:
 
 @settings(max_examples=200)
 @given(
-    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=60),
-    budget=st.integers(1, 2000),
+    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=120),
+    budget=st.integers(1, 6000),
     seed=st.integers(0, 5),
     epoch=st.integers(0, 5),
+    mixing=st.sampled_from([0, 40]),
 )
-def test_an_epoch_shows_every_utterance_once_under_the_budget(lengths, budget, seed, epoch):
-    batches = plan_batches(torch.tensor(lengths), budget, seed=seed, epoch=epoch)
+def test_an_epoch_shows_every_utterance_once_under_the_budget(lengths, budget, seed, epoch, mixing):
+    batches = plan_batches(torch.tensor(lengths), budget, seed=seed, epoch=epoch, mixing=mixing)
     assert sorted(torch.cat(batches).tolist()) == list(range(len(lengths)))
+    least = min(LEAST, len(lengths), max(1, int(budget / (2 * 1.01 * np.mean(lengths) + 2))))
+    assert min(map(len, batches)) >= least
     for batch in batches:
-        assert len(batch) == 1 or max(lengths[i] for i in batch.tolist()) * len(batch) <= budget
+        few = len(batch) < 2 * LEAST
+        assert few or max(lengths[i] for i in batch.tolist()) * len(batch) <= budget * 1.01**mixing * 1.02
 
 
 @settings(max_examples=50)
-@given(lengths=st.lists(st.integers(1, 400), min_size=1, max_size=60), budget=st.integers(1, 2000))
-def test_every_epoch_has_the_same_number_of_batches(lengths, budget):
-    counts = {len(plan_batches(torch.tensor(lengths), budget, seed=3, epoch=epoch)) for epoch in range(6)}
-    assert len(counts) == 1
+@given(
+    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=120),
+    budget=st.integers(1, 6000),
+    mixing=st.sampled_from([0, 40]),
+)
+def test_every_epoch_has_batches_of_the_same_sizes(lengths, budget, mixing):
+    plans = [plan_batches(torch.tensor(lengths), budget, seed=3, epoch=epoch, mixing=mixing) for epoch in range(6)]
+    assert len({tuple(sorted(map(len, plan))) for plan in plans}) == 1
+
+
+def test_mixing_lets_what_goes_with_length_differ_inside_a_batch():
+    lengths = torch.normal(47.0, 4.0, (1000,), generator=torch.Generator().manual_seed(0)).round().long()
+
+    def between(mixing: int) -> float:
+        """The share of the lengths' variance that lies between batches."""
+        plan = plan_batches(lengths, frame_budget(lengths, 32), seed=0, epoch=0, mixing=mixing)
+        logs = lengths.double().log()
+        means = torch.cat([logs[batch].mean().expand(len(batch)) for batch in plan])
+        return float(means.var() / logs.var())
+
+    assert between(0) > 0.95
+    assert between(40) < 0.5
+
+
+def test_utterances_of_one_length_are_mixed_already():
+    lengths = torch.full((200,), 25)
+    plans = [plan_batches(lengths, 800, seed=0, epoch=1, mixing=mixing) for mixing in (0, 40)]
+    assert all(one.equal(other) for one, other in zip(*plans, strict=True))
 
 
 def test_the_order_is_a_pure_function_of_seed_and_epoch():
@@ -46,20 +75,28 @@ def test_the_order_is_a_pure_function_of_seed_and_epoch():
     assert order(1, 2) != order(2, 2)
 
 
+@pytest.mark.parametrize(("mixing", "share"), [(0, 0.97), (40, 0.8)])
 @pytest.mark.parametrize("batch_size", [24, 96])
-def test_padding_is_a_small_part_of_the_work(batch_size):
+def test_padding_is_a_small_part_of_the_work(batch_size, mixing, share):
     lengths = torch.tensor([int(50 * seconds) for seconds in speech_seconds(5531)])
-    batches = plan_batches(lengths, frame_budget(lengths, batch_size), seed=0, epoch=0)
+    batches = plan_batches(lengths, frame_budget(lengths, batch_size), seed=0, epoch=0, mixing=mixing)
     padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
-    assert int(lengths.sum()) / padded > 0.97
+    assert int(lengths.sum()) / padded > share
 
 
 def test_a_half_full_batch_is_cut_before_lengths_differ_by_more_than_a_fifth():
-    lengths = torch.tensor([100] * 6 + [110] * 2 + [130] * 5)
-    found = plan_batches(lengths, 1200, seed=0, epoch=0)
-    assert sorted(sorted(lengths[batch].tolist()) for batch in found) == [[100] * 6 + [110] * 2, [130] * 5]
+    lengths = torch.tensor([100] * 6 + [110] * 4 + [130] * 10)
+    found = plan_batches(lengths, 1800, seed=0, epoch=0)
+    assert sorted(sorted(lengths[batch].tolist()) for batch in found) == [[100] * 6 + [110] * 4, [130] * 10]
     few = torch.tensor([100] * 2 + [130] * 2)  # less than half full
     assert [len(batch) for batch in plan_batches(few, 1200, seed=0, epoch=0)] == [4]
+
+
+def test_eight_utterances_make_a_batch_however_long_they_are():
+    lengths = torch.tensor([10] * 200 + [400] * 19)
+    assert sorted(map(len, plan_batches(lengths, 2000, seed=0, epoch=0))) == [8, 11, 200]
+    # who asks for batches of four does not get eight
+    assert max(map(len, plan_batches(torch.full((40,), 400), 1600, seed=0, epoch=0))) <= 4
 
 
 def test_what_is_left_at_the_end_is_no_batch_of_one_or_two():

@@ -91,8 +91,10 @@ def test_the_refit_uses_no_training_label_that_the_first_training_might_not():
         assert known & set(range(20)) == set(task.labelled().tolist())
 
 
-def test_which_labels_are_used_is_a_function_of_the_seed():
+def test_which_labels_are_used_is_a_function_of_the_seed_and_the_fold():
     first, again, other = (task_of("finetune.label_share=0.5", seed=seed) for seed in (3, 3, 4))
+    elsewhere = task_of("finetune.label_share=0.5", seed=3, fold=replace(FOLD, name="another"))
+    assert set(first.labelled().tolist()) != set(elsewhere.labelled().tolist())
     assert first.labelled().equal(again.labelled())
     assert first.known().equal(again.known())
     assert set(first.labelled().tolist()) != set(other.labelled().tolist())

@@ -1,5 +1,6 @@
 """Frames in memory, and batches of utterances of similar length."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from serein.errors import StoreError
 
-BATCHING = 2  # what plan_batches does: trainings begun under another are not continued
+LEAST = 8  # utterances that batch norm can take for the corpus
+BATCHING = 3  # what plan_batches does: trainings begun under another are not continued
 
 
 class FrameBatch(NamedTuple):
@@ -173,46 +175,59 @@ def join(arrays: Sequence[FrameArray]) -> FrameArray:
 
 
 def plan_batches(
-    lengths: Int[Tensor, " utterances"], budget: int, *, seed: int, epoch: int
+    lengths: Int[Tensor, " utterances"], budget: int, *, seed: int, epoch: int, mixing: int = 0
 ) -> list[Int[Tensor, " batch"]]:
     """One epoch: every utterance once, similar lengths together, batches in random order.
 
-    Lengths are rounded up in steps of 1 %, utterances are shuffled inside a step, and a batch is cut before it
-    would hold more than ``budget`` frames, padding included; a batch that holds half of that also where its lengths
-    would differ by more than a fifth. What is left at the end, if it is less than half of the budget, is put together
-    with the batch before it, and both are parted evenly if they are too much for one: a step on one or two utterances
-    is as long as any other, and batch norm of so few is noise. A pure function of its arguments; the number of batches
-    is the same in every epoch, so that schedules can count steps.
+    Lengths are rounded up in steps of 1 %, and equal ones are shuffled. Batches are cut from the shortest to the
+    longest, before one would hold more than ``budget`` frames, padding included; one that holds half of that also where
+    its lengths would differ by more than a fifth; but none with fewer than `LEAST` utterances, or half of what the
+    budget holds at mean length. What is left at the end, if it is less than that or than half of the budget, is put
+    together with the batch before it, and both are parted evenly if they are too much for one: a step on one or two
+    utterances is as long as any other, and batch norm of so few is noise.
+
+    With ``mixing`` each length is taken for one longer by up to that many steps, drawn anew in every epoch, when
+    utterances are put in order; the sizes of the batches stay. Batch norm in training takes away whatever the
+    utterances of a batch have in common, and in evaluation what all have: where a batch has one length only, all that
+    goes with length is missing in training and there in the test.
+
+    A pure function of its arguments; the number of batches is the same in every epoch, so that schedules can count
+    steps.
 
     Args:
         lengths: frames of each utterance, all positive.
-        budget: most frames in one batch; an utterance longer than that is a batch of its own.
+        budget: most frames in one batch that could be cut, with mixing up to ``1.01 ** mixing`` times as many.
         seed: of the run.
         epoch: counts from 0.
+        mixing: in steps of 1 %.
 
     Example:
-        >>> plan_batches(torch.tensor([4, 9, 4, 9]), budget=20, seed=0, epoch=0)
-        [tensor([2, 0]), tensor([3, 1])]
+        >>> plan_batches(torch.tensor([4, 9, 4, 9] * 4), budget=80, seed=0, epoch=0)
+        [tensor([11,  3, 13, 15,  1,  7,  5,  9]), tensor([ 2,  8,  6,  0, 14,  4, 10, 12])]
     """
     random = np.random.default_rng([seed, epoch])
     steps = np.ceil(np.log(lengths.numpy()) / np.log(1.01) - 1e-9)
-    order = np.lexsort((random.random(len(steps)), steps))
-    rounded = np.floor(1.01 ** steps[order] + 1e-6).astype(np.int64)
+    draws = random.random(len(steps))
+    order = np.lexsort((draws, steps + mixing * draws))
+    rounded = np.floor(1.01 ** np.sort(steps) + 1e-6).astype(np.int64)
+    least = min(LEAST, max(1, budget // (2 * math.ceil(rounded.mean()))))
     cuts, first = [0], 0
     for place, longest in enumerate(rounded.tolist()):
         held = longest * (place - first)
-        if held and (held + longest > budget or (2 * held > budget and longest > 1.2 * rounded[first])):
+        full = held + longest > budget or (2 * held > budget and longest > 1.2 * rounded[first])
+        if full and place - first >= least:
             cuts.append(first := place)
-    if len(cuts) > 1 and 2 * rounded[-1] * (len(rounded) - cuts[-1]) < budget:
-        cuts[-1:] = (_middle(rounded[cuts[-2] :], budget) + cuts[-2]).tolist()
+    left = len(rounded) - cuts[-1]
+    if len(cuts) > 1 and (2 * rounded[-1] * left < budget or left < least):
+        cuts[-1:] = (_middle(rounded[cuts[-2] :], budget, least) + cuts[-2]).tolist()
     batches = [torch.from_numpy(part) for part in np.split(order, cuts[1:])]
     return [batches[index] for index in random.permutation(len(batches))]
 
 
-def _middle(lengths: Int64[np.ndarray, " utterances"], budget: int) -> Int64[np.ndarray, " cuts"]:
+def _middle(lengths: Int64[np.ndarray, " utterances"], budget: int, least: int) -> Int64[np.ndarray, " cuts"]:
     """Where to cut these sorted lengths so that neither part is much larger; nowhere where all are one batch."""
-    places = np.arange(1, len(lengths))
-    if lengths[-1] * len(lengths) <= budget:
+    places = np.arange(least, len(lengths) - least + 1)
+    if lengths[-1] * len(lengths) <= budget or not len(places):
         return places[:0]
     larger = np.maximum(lengths[places - 1] * places, lengths[-1] * (len(lengths) - places))
     return places[[larger.argmin()]]

@@ -27,6 +27,8 @@ from serein.train.objectives import Labelled, Objective, plain
 from serein.train.schedules import cosine
 from serein.train.task import logits_over_views, scores_of_logits
 
+MIXING = 40  # steps of 1 %: lengths up to 1.5 times apart share a batch, for a fifth more frames where they vary much
+
 
 class Examples(NamedTuple):
     """What one epoch shows.
@@ -123,7 +125,7 @@ def finetune(
     parameters = list(model.parameters())
     optimizer = _optimizer(model, settings)
     rates = [group["lr"] for group in optimizer.param_groups]
-    steps_per_epoch = len(plan_batches(lengths, budget, seed=seed, epoch=0))
+    steps_per_epoch = len(plan_batches(lengths, budget, seed=seed, epoch=0, mixing=MIXING))
     steps = settings.epochs * steps_per_epoch
     planned = steps_per_epoch * (settings.epochs if stop_after is None else stop_after)
     done, history = checkpoint.restore(model, optimizer)
@@ -133,7 +135,7 @@ def finetune(
     for step in range(done, planned):
         epoch, place = divmod(step, steps_per_epoch)
         if not batches or place == 0:
-            batches = plan_batches(lengths, budget, seed=seed, epoch=epoch)
+            batches = plan_batches(lengths, budget, seed=seed, epoch=epoch, mixing=MIXING)
         seed_globally(seed, stage, step)
 
         # schedules

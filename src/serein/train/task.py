@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -162,7 +163,9 @@ class Task:
         share = self.recipe.finetune.label_share
         if share == 1:
             return indices
-        shuffled = indices[torch.randperm(len(indices), generator=generator(self.seed, Stage.LABELS))]
+        # another draw in each fold: folds of one size would else keep the same places, lucky or not, in all of them
+        draws = generator(self.seed, Stage.LABELS, crc32(self.fold.name.encode()))
+        shuffled = indices[torch.randperm(len(indices), generator=draws)]
         kept = []
         for label in self.labels[indices].unique():
             members = shuffled[self.labels[shuffled] == label]
