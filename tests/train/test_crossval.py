@@ -20,7 +20,7 @@ from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.metrics import unweighted_accuracy
 from serein.evaluate.report import write_report
 from serein.evaluate.runs import load_run
-from serein.frames.batches import FrameArray
+from serein.frames.batches import BATCHING, FrameArray
 from serein.frames.encoder import load_encoder
 from serein.frames.extract import extract
 from serein.frames.store import FrameStore, write_shard
@@ -329,7 +329,7 @@ def test_a_run_is_not_continued_with_other_talkers(linear_run, tone_store, label
 def test_a_run_of_other_batches_is_not_continued(linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path):
     run = Path(shutil.copytree(linear_run, tmp_path / "run"))
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    assert facts.pop("batching") == 2
+    assert facts.pop("batching") == BATCHING
     (run / "run.json").write_text(json.dumps(facts))
     with pytest.raises(StoreError, match="holds a run with another batching; give another folder"):
         cross_validate(tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
