@@ -51,6 +51,11 @@ def test_the_parameter_count_by_hand():
     assert model.front_end.mean.shape == (4, 512)
 
 
+def test_a_tenth_of_what_goes_into_each_hidden_layer_is_dropped(model):
+    assert [layer.p for layer in model.hidden if isinstance(layer, nn.Dropout)] == [0.1, 0.1]
+    assert isinstance(model.hidden[0], nn.Dropout)
+
+
 def test_one_layer_has_nothing_to_weigh():
     assert CoAttentionHead(1, 512, 8, 4).mix is None
 
@@ -95,6 +100,10 @@ def test_half_of_the_first_lstm_layer_is_dropped_in_training_only():
     mel, nothing = torch.randn(1, 5, STEPS, BANDS), torch.zeros(1, 5, dtype=torch.bool)
     assert (branch.dropout(torch.ones(4000)) == 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
     assert not branch(mel, nothing).equal(branch(mel, nothing))
+    dropped = []
+    branch.dropout.register_forward_hook(lambda module, given, output: dropped.append(given[0].shape[2]))
+    branch(mel, nothing)
+    assert dropped == [2 * 256]  # what the first layer says, and nothing else
     branch.eval()
     assert branch(mel, nothing).equal(branch(mel, nothing))
 

@@ -20,6 +20,11 @@ def test_the_top_frames_of_each_prototype_by_hand():
     assert top_mean(similarities, padding_mask, 1)[0].tolist() == pytest.approx([0.5, 0.2])
 
 
+def test_three_frames_speak_for_each_of_1024_prototypes_unless_said_otherwise():
+    model = LocalPrototypeMapping(1, 4, 3)
+    assert (model.top, len(model.prototypes), model.prototypes.shape[1]) == (3, 1024, 256)
+
+
 @pytest.mark.parametrize("top", [3, 99])
 def test_an_utterance_with_fewer_frames_uses_them_all(top):
     similarities = torch.tensor([[[0.9, -0.5], [0.1, 0.2], [0.5, 0.5], [0.3, 0.6]]])

@@ -43,6 +43,31 @@ def test_curves_of_folds_that_stop_at_different_epochs():
     assert {"Training loss", "Validation UA (%)", "epochs done"} <= set(texts(svg))
 
 
+def drawn_by(monkeypatch, draw, *arguments):
+    """The lines of each part of a picture, as (x, y) by the part's title."""
+    figures = []
+    monkeypatch.setattr(plots.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    draw(*arguments)
+    (figure,) = figures
+    return {
+        axes.get_title(loc="left") or axes.get_title(): [
+            (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines
+        ]
+        for axes in figure.axes
+    }
+
+
+def test_curves_are_means_of_each_epochs_steps_and_the_validation_score_of_its_last(monkeypatch):
+    history = random_history(2, steps=3)
+    history["validation_ua"] = np.array([np.nan, np.nan, 0.25, np.nan, np.nan, 0.75])
+    lines = drawn_by(monkeypatch, plots.learning_curves, [history])
+    ((x, losses),) = lines["Training loss"][:1]
+    assert x == [1, 2]
+    assert losses == pytest.approx([history["loss"][:3].mean(), history["loss"][3:].mean()])
+    ((x, scores),) = lines["Validation UA (%)"][:1]
+    assert (x, scores) == ([1, 2], [25.0, 75.0])
+
+
 def test_a_single_epoch_is_a_point():
     assert "<use" in plots.learning_curves([random_history(1)])
 

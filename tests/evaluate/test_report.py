@@ -1,11 +1,12 @@
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -17,10 +18,12 @@ from sklearn.metrics import (
 from serein.corpus.protocol import Fold, Protocol
 from serein.errors import CorpusError, UsageError
 from serein.evaluate import provenance, report
+from serein.evaluate.embeddings import load_embeddings
 from serein.evaluate.ensemble import average
 from serein.evaluate.report import ReportPaths, write_report
 from serein.evaluate.runs import load_run
 from serein.evaluate.sections import banners, score_table
+from serein.evaluate.statistics import talker_confusions, talker_intervals
 from serein.evaluate.summary import compare, summarise
 
 
@@ -140,7 +143,47 @@ def test_scores_are_those_of_sklearn_on_the_predictions(written, default_run):
         label: pytest.approx({"recall": recalls[i], "precision": precisions[i], "f1": f1s[i], "utterances": 18})
         for i, label in enumerate(labels)
     }
-    assert numbers["intervals"]["wa"]["low"] < numbers["pooled"]["wa"] < numbers["intervals"]["wa"]["high"]
+
+
+def test_intervals_are_those_over_all_talkers_of_all_seeds(written, default_run):
+    run = load_run(default_run)
+    confusions = []
+    for seed in run.seeds:
+        rows = [row for row in run.predictions if row.seed == seed]
+        names = (np.array([getattr(row, name) for row in rows]) for name in ("truth", "prediction", "talker"))
+        confusions.append(talker_confusions(*names, run.protocol.labels))
+    found = asdict(talker_intervals(np.concatenate(confusions)))
+    assert json.loads(written.scores.read_text())["intervals"] == found
+    assert found != asdict(talker_intervals(confusions[0]))
+
+
+def test_each_space_of_the_embeddings_is_shown_under_its_own_name(make_run):
+    run = load_run(make_run())
+    names = {
+        "encoder": "Frozen encoder",
+        "fresh adapter": "Fresh adapter, untrained",
+        "adapter without labels": "Adapter, before fine-tuning",
+        "system": "adapter, after fine-tuning",
+    }
+    spreads = dict(zip(names, (3.0, 1.0, 0.3, 0.1), strict=True))
+    random = np.random.default_rng(0)
+    for done in run.fold_runs:
+        (fold,) = (fold for fold in run.protocol.folds if fold.name == done.fold)
+        truth = {row.id: row.truth for row in run.predictions}
+        centres = np.eye(4, dtype=np.float32)[[run.protocol.labels.index(truth[id_]) for id_ in fold.test]]
+        spaces = {
+            space: (centres + spread * random.normal(size=centres.shape)).astype(np.float32)
+            for space, spread in spreads.items()
+        }
+        save_file(spaces, done.embeddings, {"serein": json.dumps({"ids": fold.test})})
+        found = load_embeddings(done.embeddings, fold.test)
+        for space, points in zip(spaces, (found.encoder, found.fresh, found.adapter, found.system), strict=True):
+            assert np.array_equal(spaces[space], points)
+    page = write_report(run.folder).markdown.read_text(encoding="utf-8")
+    shown = re.findall(r"^\| ([^|]+) \| (-?\d\.\d+) \\\[", page, flags=re.M)
+    assert [space for space, _ in shown] == list(names.values())
+    silhouettes = [float(value) for _, value in shown]
+    assert silhouettes == sorted(silhouettes)  # the closer together the points of a label, the higher
 
 
 def test_no_banner_without_a_reason(written):

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.stats import binomtest, ttest_rel
+from scipy.stats import binomtest, t, ttest_rel
 
 from serein.evaluate.significance import holm, mcnemar, talker_p
 from serein.evaluate.statistics import difference_intervals, paired_difference, talker_confusions
@@ -66,6 +66,14 @@ def test_the_p_of_ua_is_that_of_a_paired_t_test_where_talkers_speak_equally_much
     first, second = right[:, 0], right[:, 1]
     expected = ttest_rel(first.mean(1), second.mean(1)).pvalue
     assert talker_p(confusions(first), confusions(second)) == pytest.approx(expected)
+
+
+def test_the_p_of_ua_is_not_that_of_wa_where_labels_are_uneven():
+    right = simulated(np.random.default_rng(1), talkers=9, utterances=7)  # four of the one label, three of the other
+    first, second = (confusions(right[:, system]) for system in (0, 1))
+    p_values = [2 * t.sf(abs(d / e), 8) for d, e in zip(*paired_difference(first, second), strict=True)]
+    assert talker_p(first, second) == pytest.approx(p_values[1])
+    assert p_values[1] != pytest.approx(p_values[0])
 
 
 def test_p_is_below_5_percent_exactly_where_the_95_percent_interval_leaves_out_zero():

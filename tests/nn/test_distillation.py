@@ -149,9 +149,17 @@ def test_training_makes_the_student_agree_with_the_attributes():
 
 def test_a_collapsed_teacher_has_no_spread():
     distillation = build(target_norm="none")
-    for parameter in distillation.teacher.mlp.parameters():
-        parameter.data.zero_()
-    assert distillation(*data(), draws()).teacher_spread.item() == 0.0
+    for layer in distillation.teacher.mlp:
+        if isinstance(layer, torch.nn.Linear):
+            layer.weight.data.zero_()
+            layer.bias.data.normal_()  # one vector for everything, and no even one
+    assert distillation(*data(), draws()).teacher_spread.item() == pytest.approx(0.0, abs=1e-6)
+
+
+def test_the_teachers_spread_is_the_standard_deviation_over_frames_averaged_over_dimensions():
+    output = build(target_norm="none")(*data(), draws())
+    frames = output.teacher_frames.detach().double().numpy()
+    assert output.teacher_spread.item() == pytest.approx(frames.std(axis=0).mean(), rel=1e-4)
 
 
 def test_the_teachers_spread_is_that_before_the_target_norm():

@@ -26,10 +26,10 @@ def test_pseudo_cross_entropy_of_uniform_logits_is_log_k():
 
 
 def test_pseudo_cross_entropy_by_hand():
-    # softmax of (log 3, 0) is (3/4, 1/4): label 0 costs log 4/3, label 1 costs log 4
-    logits = torch.tensor([[math.log(3), 0.0], [math.log(3), 0.0]])
+    # softmax of (log 3, 0) is (3/4, 1/4), of (log 7, 0) is (7/8, 1/8): label 0 costs log 4/3, label 1 costs log 8
+    logits = torch.tensor([[math.log(3), 0.0], [math.log(7), 0.0]])
     loss = pseudo_cross_entropy(logits, torch.tensor([0, 1]))
-    assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(4)) / 2)
+    assert loss.item() == pytest.approx((math.log(4 / 3) + math.log(8)) / 2)
 
 
 def test_eq_6_weighs_the_two_losses():

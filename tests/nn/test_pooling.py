@@ -53,6 +53,16 @@ def test_pooling_ignores_padding_and_normalises_each_head(variance):
     assert torch.allclose(norms, torch.ones(2, 2, 4), atol=1e-5)
 
 
+@pytest.mark.parametrize("variance", ["corrected", "printed"])
+def test_what_is_pooled_is_eq_7_each_heads_means_and_variances_of_length_1(variance):
+    torch.manual_seed(0)
+    pooling = AttentiveStatisticsPooling(6, heads=4, variance=variance)
+    frames, mask = 2 + torch.randn(3, 9, 6), torch.zeros(3, 9, dtype=torch.bool)
+    of_heads = attentive_statistics(frames, pooling.score(frames).softmax(1), variance)
+    expected = torch.cat([(of / of.square().sum(1, keepdim=True).sqrt()).flatten(1) for of in of_heads], dim=1)
+    assert torch.allclose(pooling(frames, mask), expected, atol=1e-6)
+
+
 def test_mixed_precision_does_not_round_the_variance():
     torch.manual_seed(0)
     pooling = AttentiveStatisticsPooling(6, heads=2)

@@ -31,6 +31,14 @@ def test_a_block_equals_torchs_own_pre_norm_encoder_layer():
     assert torch.allclose(ours(x, ~mask[:, None, None, :])[~mask], expected[~mask], atol=1e-6)
 
 
+def test_the_mlp_is_three_linear_layers_with_gelu_between():
+    model, x = adapter(), torch.randn(5, 12)
+    first, _, second, _, third = model.mlp
+    gelu = nn.functional.gelu
+    assert torch.allclose(model.mlp(x), third(gelu(second(gelu(first(x))))), atol=1e-6)
+    assert not torch.allclose(model.mlp(x), third(second(first(x))), atol=1e-3)
+
+
 def test_padding_never_changes_an_output():
     frames, mask = padded(20, 7, 1)
     together = adapter()(frames, mask)

@@ -3,10 +3,12 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from serein.errors import SereinError
+from serein.frames.batches import plan_batches
 from serein.recipe import Adapt
 from serein.train import adapt as module
 from serein.train.adapt import adapt, fresh_adapter, read, take_step
 from serein.train.machine import generator
+from serein.train.schedules import cosine
 from serein.train.study import changed
 
 SOME = torch.arange(24)
@@ -75,6 +77,29 @@ def test_every_step_is_taken_as_the_history_tells_it(material, tiny_recipe, step
     array, _, config = material
     history = adapt(array, SOME, config, tiny_recipe).history
     assert [step[:2] for step in steps] == [(row["learning_rate"], row["reconstruction_weight"]) for row in history]
+
+
+def test_the_learning_rate_falls_along_one_cosine_over_all_epochs(material, tiny_recipe):
+    array, _, config = material
+    recipe = changed(tiny_recipe, ["adapt.warmup=0.25", "adapt.epochs=2"])
+    history, highest = adapt(array, SOME, config, recipe).history, recipe.adapt.learning_rate
+    assert {row["epoch"] for row in history} == {0, 1}
+    assert [row["learning_rate"] for row in history] == pytest.approx(
+        [cosine(step, len(history), highest, warmup=0.25) for step in range(len(history))]
+    )
+
+
+def test_batches_of_training_without_labels_are_of_one_length(material, tiny_recipe, monkeypatch):
+    given = []
+
+    def plan(*arguments, **how):
+        given.append(how)
+        return plan_batches(*arguments, **how)
+
+    monkeypatch.setattr(module, "plan_batches", plan)
+    adapt(material[0], SOME, material[2], tiny_recipe)
+    assert given
+    assert all(how.get("mixing", 0) == 0 for how in given)
 
 
 def test_the_loss_of_every_step_is_eq_6_of_its_parts(material, tiny_recipe):

@@ -440,13 +440,6 @@ def test_an_oracle_chooses_on_test_utterances_but_never_trains_on_them(
         assert unweighted_accuracy(truth, prediction, oracle.labels) == pytest.approx(best)
 
 
-def test_the_refit_learns_from_validation_talkers_too(tone_store, labelled, protocol, brief, tmp_path):
-    rows = fit(task_of(tone_store, labelled, protocol, fresh(brief), tmp_path)).history
-    assert max(row["step"] for row in rows if row["stage"] == "refit" and row["epoch"] == 0) > max(
-        row["step"] for row in rows if row["stage"] == "finetune" and row["epoch"] == 0
-    )
-
-
 def test_a_transductive_run_says_so_and_sees_the_test_talkers_frames(tone_store, labelled, protocol, brief, tmp_path):
     one_fold = replace(protocol, folds=protocol.folds[:1])
     run = cross_validate(tone_store, labelled, one_fold, tmp_path / "run", with_data(brief, "transductive"))

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parameters_to_vector
 
+from serein.frames.batches import plan_batches
 from serein.nn.masking import sample_frame_mask
 from serein.recipe import Finetune
 from serein.train import finetune as module
@@ -66,6 +67,18 @@ def watched(material, recipe, *changes, **how):
     model = Watched(len(config.labels)).eval()
     finetune(model, array, labels, TRAIN, changed(recipe, changes), classes=config.labels, **how)
     return model
+
+
+def test_batches_of_training_with_labels_are_of_mixed_lengths(material, tiny_recipe, monkeypatch):
+    mixed = []
+
+    def plan(*arguments, mixing=0, **how):
+        mixed.append(mixing)
+        return plan_batches(*arguments, mixing=mixing, **how)
+
+    monkeypatch.setattr(module, "plan_batches", plan)
+    watched(material, tiny_recipe, "finetune.epochs=2")
+    assert mixed == [40] * 3  # how many batches an epoch has, then a plan an epoch
 
 
 def test_a_model_trains_in_training_mode_and_is_validated_and_left_in_evaluation_mode(material, tiny_recipe):

@@ -1,5 +1,6 @@
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from serein.cli_look import look as commands
 from serein.errors import ModelError, StoreError, UsageError
 from serein.evaluate.attributes import NearestFrame
 from serein.frames.audio import load_audio
+from serein.frames.loudness import frame_energy_and_voicing
 from serein.frames.store import FrameStore
 from serein.model import build_adapter, load_config, load_model, save_model
 from serein.nn.attributes import LocalAttributes
@@ -21,7 +23,7 @@ from serein.nn.distillation import SelfDistillation
 from serein.recipe import Recipe
 from serein.train.adapt import adapt
 from serein.train.adapter_folder import adapt_store
-from serein.train.inspect import assign_frames, cut_clip, load_attributes, look, save_attributes
+from serein.train.inspect import _hear, assign_frames, cut_clip, load_attributes, look, save_attributes
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,16 @@ def copied(adapter, tmp_path):
     for path in adapter.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     return tmp_path
+
+
+def test_loudness_and_voicing_are_heard_at_the_rate_of_the_frames(tone_store):
+    array, (utterance, *_) = tone_store.load(), tone_store.corpus().utterances
+    place = array.ids.index(utterance.id)
+    alone = replace(array, lengths=array.lengths[place : place + 1])
+    heard = _hear((utterance,), alone, lambda *_: None)
+    expected = frame_energy_and_voicing(load_audio(utterance.path), int(array.lengths[place]), 25.0)
+    assert all(np.array_equal(*pair) for pair in zip(heard, expected, strict=True))
+    assert tone_store.settings["frame_rate"] == 25.0
 
 
 def test_the_attributes_of_the_training_stand_beside_the_adapter(adapter, tone_store, tiny_recipe):
