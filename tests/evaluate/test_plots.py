@@ -50,9 +50,7 @@ def drawn_by(monkeypatch, draw, *arguments):
     draw(*arguments)
     (figure,) = figures
     return {
-        axes.get_title(loc="left") or axes.get_title(): [
-            (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines
-        ]
+        axes.get_title(loc="left"): [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in axes.lines]
         for axes in figure.axes
     }
 
@@ -61,11 +59,10 @@ def test_curves_are_means_of_each_epochs_steps_and_the_validation_score_of_its_l
     history = random_history(2, steps=3)
     history["validation_ua"] = np.array([np.nan, np.nan, 0.25, np.nan, np.nan, 0.75])
     lines = drawn_by(monkeypatch, plots.learning_curves, [history])
-    ((x, losses),) = lines["Training loss"][:1]
+    x, losses = lines["Training loss"][0]
     assert x == [1, 2]
     assert losses == pytest.approx([history["loss"][:3].mean(), history["loss"][3:].mean()])
-    ((x, scores),) = lines["Validation UA (%)"][:1]
-    assert (x, scores) == ([1, 2], [25.0, 75.0])
+    assert lines["Validation UA (%)"][0] == ([1, 2], [25.0, 75.0])
 
 
 def test_a_single_epoch_is_a_point():

@@ -19,7 +19,7 @@ SCORES = ("UA %", "WA %", "Macro F1 %")
 
 @pytest.fixture
 def uneven(make_run):
-    """Runs in which each talker says the first label most often and the last never twice."""
+    """Two runs in which each talker says the first label three times, the second twice and the others once."""
     whole = load_run(make_run("for its protocol")).protocol
 
     def some(ids):
@@ -67,7 +67,6 @@ def test_the_curves_of_labels_say_ua_and_its_interval(uneven, tmp_path):
     for folder, share in zip(uneven, (0.1, 1.0), strict=True):
         (folder / "recipe.toml").write_text(f"[finetune]\nlabel_share = {share}\n")
     save_study(tmp_path / "study", "runs", "t", [(folder.name, folder) for folder in uneven])
-
     curves = label_curves(load_study(tmp_path / "study"))
     (table,) = (block for block in curve_blocks(curves, curve_picture(curves)) if isinstance(block, Table))
     told = [row[table.header.index("UA %")] for row in table.rows]
