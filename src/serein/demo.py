@@ -95,7 +95,6 @@ def demo(
                 system=system,
                 seeds=(seed,),
                 command="serein demo",
-                synthetic=True,
                 report=report,
             )
         )

@@ -32,14 +32,16 @@ def faults(table: Path) -> list[str]:
 def test_a_table_by_hand_is_read_with_every_column(tmp_path: Path) -> None:
     table = write(
         tmp_path,
-        "id,path,talker,emotion,session,text,seconds,audio_hash,channel\n"
-        "a,audio/a.wav,F1,sad,s1,hello,1.25,ab12,phone\n"
-        "b,/data/b.wav,M1,,,,,,\n",
+        "id,path,talker,emotion,session,text,seconds,audio_hash,release,channel\n"
+        "a,audio/a.wav,F1,sad,s1,hello,1.25,ab12,ravdess,phone\n"
+        "b,/data/b.wav,M1,,,,,,,\n",
     )
     corpus = Corpus.from_csv(table)
     assert corpus.name == "calls"
     assert list(corpus) == [
-        Utterance("a", tmp_path / "audio/a.wav", "F1", "sad", "s1", "hello", 1.25, "ab12", {"channel": "phone"}),
+        Utterance(
+            "a", tmp_path / "audio/a.wav", "F1", "sad", "s1", "hello", 1.25, "ab12", "ravdess", {"channel": "phone"}
+        ),
         Utterance("b", Path("/data/b.wav"), "M1", extra={"channel": ""}),
     ]
 
@@ -237,7 +239,7 @@ filled = names.filter(bool)
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(
-        st.tuples(filled, filled, names, names, cells, st.none() | st.floats(0, 1e6), cells, cells),
+        st.tuples(filled, filled, names, names, cells, st.none() | st.floats(0, 1e6), cells, cells, cells),
         min_size=1,
         max_size=5,
         unique_by=lambda row: row[0],
@@ -247,8 +249,10 @@ def test_whatever_is_written_is_read_again(tmp_path: Path, rows: list[tuple[obje
     corpus = Corpus(
         "calls",
         tuple(
-            Utterance(id, tmp_path / "a.wav", talker, emotion, session, text, seconds, audio_hash, {"note": note})  # type: ignore[arg-type]
-            for id, talker, emotion, session, text, seconds, audio_hash, note in rows
+            Utterance(
+                id, tmp_path / "a.wav", talker, emotion, session, text, seconds, audio_hash, release, {"note": note}
+            )  # type: ignore[arg-type]
+            for id, talker, emotion, session, text, seconds, audio_hash, release, note in rows
         ),
     )
     corpus.to_csv(tmp_path / "calls.csv")

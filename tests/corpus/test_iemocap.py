@@ -72,6 +72,7 @@ def test_a_turn_is_read_with_all_that_its_annotation_says(tmp_path: Path) -> Non
         talker="03F",
         emotion="neu",
         session="3",
+        release="iemocap",
         extra={
             "dialogue": "Ses03M_impro05a",
             "part": "improvised",

@@ -2,6 +2,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -68,12 +69,18 @@ def test_every_file_is_seen_whole_or_not_at_all_and_the_run_last(default_run, tm
 
 
 def test_the_committee_is_a_run_of_one_seed_that_costs_what_its_members_cost(default_run, tmp_path):
-    member, committee = load_run(default_run), load_run(average([default_run, default_run], tmp_path / "committee"))
+    copy = shutil.copytree(default_run, tmp_path / "copy")
+    member, committee = load_run(default_run), load_run(average([default_run, copy], tmp_path / "committee"))
     assert committee.seeds == (0,)
     assert committee.name == f"{member.name}, {2 * len(member.seeds)} averaged"
     assert committee.protocol.hash == member.protocol.hash
     spent = sum(sum(one.seconds.values()) for one in member.fold_runs)
     assert sum(sum(one.seconds.values()) for one in committee.fold_runs) == pytest.approx(2 * spent)
+
+
+def test_a_run_has_no_second_vote(default_run, tmp_path):
+    with pytest.raises(UsageError, match="is given twice"):
+        average([default_run, default_run / ".." / default_run.name], tmp_path / "committee")
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(default_run):
@@ -106,7 +113,7 @@ def test_members_of_several_encoders_and_recipes_are_all_named(make_run, tmp_pat
     both = load_run(average([first, second], tmp_path / "both"))
     encoders = [load_run(member).encoder for member in (first, second)]
     assert both.encoder == {"members": encoders}
-    assert both.recipe == f"# {second} has a recipe of its own; this is that of {first}\n{load_run(first).recipe}"
+    assert both.recipe == f"# '{second}' has a recipe of its own; this is that of '{first}'\n{load_run(first).recipe}"
     assert both.without_frames == {"lost": "no file"}
     assert "frames" not in json.loads((tmp_path / "both" / "run.json").read_text())
     three = load_run(average([tmp_path / "both", first], tmp_path / "three"))

@@ -228,6 +228,7 @@ def test_a_refusal_of_the_system_is_an_audio_error(tmp_path, monkeypatch):
         load_audio(tmp_path / "locked.wav")
 
 
+TAG = b"ID3\3\0\0\0\0\1\2" + bytes(130)
 MP4 = b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(1_000)
 UNSUPPORTED = {
     "empty": (b"", "is empty"),
@@ -237,6 +238,8 @@ UNSUPPORTED = {
     "junk before WAV": (b"junk" * 10 + WAV, "ffmpeg"),
     "junk before MP3": (b"junk" * 10 + MP3, "ffmpeg"),
     "a tag before junk": (b"ID3\3\0\0\0\0\0\0" + bytes(1_000), "libsndfile cannot decode"),
+    "an ID3 tag before WAV": (TAG + WAV, "tags for MP3 stand in front.*first 140 bytes"),
+    "two before half an AIFF": (2 * TAG + FILES["aiff"][:50_000], "first 280 bytes"),
     "a codec that libsndfile lacks": (patched(WAV, (34, "<H", 64)), "libsndfile cannot decode.*ffmpeg"),
 }
 
@@ -252,6 +255,7 @@ def test_unsupported(name, tmp_path):
         load_audio(path)
 
 
+AIFF_HEADER = FILES["aiff"][: FILES["aiff"].index(b"SSND") + 16]
 CORRUPT = {
     "WAV cut in its header": (WAV[:40], "is damaged"),
     "WAV without a format": (WAV[:12], "is damaged"),
@@ -303,6 +307,8 @@ CORRUPT = {
     "WAV header on bare MP3": (WAV[:WAV_HEADER] + without_xing(MP3) + bytes(90_000), "in front of MP3"),
     "WAV header on FLAC": (WAV[:WAV_HEADER] + FLAC, "in front of FLAC"),
     "WAV header on Ogg": (WAV[:WAV_HEADER] + OGG, "in front of Ogg"),
+    "AIFF header on MP3": (AIFF_HEADER + MP3 + bytes(96_000 - len(MP3)), f"in front of MP3.*first {len(AIFF_HEADER)} "),
+    "AIFF header on FLAC": (AIFF_HEADER + FLAC, "in front of FLAC"),
 }
 
 
@@ -458,7 +464,7 @@ def test_mp3_whose_length_libsndfile_underestimates_is_refused_rather_than_cut()
     with pytest.raises(CorruptAudio, match=r"could be decoded.*ffmpeg"):
         load_audio(without_xing(whole))
     with pytest.raises(CorruptAudio, match="could be decoded"):
-        load_audio(b"ID3\3\0\0\0\0\1\2" + bytes(130) + without_xing(whole))
+        load_audio(TAG + without_xing(whole))
 
 
 @pytest.mark.parametrize("flags", [0, 1])
@@ -484,9 +490,9 @@ def test_mp3_with_a_vbri_header_is_held_to_it():
 
 BETWEEN = {
     "nothing": b"",
-    "ID3v2": b"ID3\3\0\0\0\0\1\2" + bytes(130),
+    "ID3v2": TAG,
     "ID3v1": b"TAG" + bytes(125),
-    "both": b"TAG" + bytes(125) + b"ID3\3\0\0\0\0\1\2" + bytes(130),
+    "both": b"TAG" + bytes(125) + TAG,
     "APE": b"APETAGEX" + b"\xff" * 200,
     "padding": bytes(3_000),
 }
@@ -506,9 +512,9 @@ def test_so_are_those_without_a_length(between):
 
 def test_tags_around_mp3_do_not_matter():
     np.testing.assert_array_equal(load_audio(MP3 + b"APETAGEX" + bytes(200)), load_audio(MP3))
-    tagged = b"ID3\3\0\0\0\0\1\2" + bytes(130) + MP3 + b"TAG" + bytes(125)
-    np.testing.assert_array_equal(load_audio(tagged), load_audio(MP3))
-    assert decode(b"ID3\3\0\0\0\0\1\2" + bytes(130) + without_xing(encode(PCM, **CONSTANT_RATE))).warnings == ()
+    for tags in (TAG, 2 * TAG):
+        np.testing.assert_array_equal(load_audio(tags + MP3 + b"TAG" + bytes(125)), load_audio(MP3))
+    assert decode(TAG + without_xing(encode(PCM, **CONSTANT_RATE))).warnings == ()
 
 
 def test_a_file_of_empty_chunks_is_given_up_in_time():

@@ -6,6 +6,7 @@ import pytest
 import soundfile
 
 from serein.corpus.corpus import Corpus, Utterance
+from serein.errors import CorpusError
 from serein.frames import scan
 from serein.frames.audio import audio_hash, decode
 from serein.frames.scan import BrokenFile, scan_audio
@@ -118,3 +119,9 @@ def test_real_recordings_are_all_usable(shared):
     found = scan_audio(Corpus("ravdess", tuple(Utterance(path.stem, Path(path), "A") for path in files)))
     assert (len(found.corpus), found.broken, dict(found.warnings)) == (len(files), (), {})
     assert all(2.5 < utterance.seconds < 6 for utterance in found.corpus)
+
+
+def test_a_corpus_of_which_nothing_can_be_used_is_no_corpus(corpus):
+    broken = corpus.select(lambda utterance: utterance.id in ("cut", "missing"))
+    with pytest.raises(CorpusError, match=r"no recording can be used, as of cut: .*cut\.wav: is cut"):
+        scan_audio(broken)

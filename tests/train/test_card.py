@@ -38,7 +38,7 @@ CALIBRATION = Calibration(1.25, 0.1234, 0.0567, 0.9, 0.8, 0.75, 0.875, 0.9, talk
 CORPUS = Corpus(
     "ravdess",
     tuple(
-        Utterance(f"{talker}-{emotion}-{take}", Path("/home/ann/a.wav"), talker, emotion)
+        Utterance(f"{talker}-{emotion}-{take}", Path("/home/ann/a.wav"), talker, emotion, release="ravdess")
         for talker in ("01", "02", "03")
         for emotion, takes in (("angry", 2), ("sad", 1))
         for take in range(takes)
@@ -82,7 +82,7 @@ def test_scores_of_a_run_are_a_model_index_and_a_table_with_intervals(run):
     expected = {"recall": pooled.ua, "accuracy": pooled.wa, "f1": pooled.macro_f1}
     assert found == {name: pytest.approx(value, abs=1e-4) for name, value in expected.items()}
     for result in card.data.eval_results:
-        assert result.dataset_name == f"tones, protocol {run.protocol.name} ({run.protocol.hash})"
+        assert result.dataset_name == f"RAVDESS, protocol {run.protocol.name} ({run.protocol.hash})"
         assert "cross-validated" in result.task_name
     interval = summary.intervals.ua
     row = f"| UA, mean of the labels' recalls | {100 * pooled.ua:.1f} % |"
@@ -131,10 +131,16 @@ def test_the_corpus_is_counted_by_class():
 
 
 def test_of_an_unknown_corpus_nothing_is_invented():
-    own = replace(CORPUS, name="calls of 2024: yes|no")
-    card = ModelCard(model_card(replace(MADE, corpus=own)))
-    assert card.data.language is None
-    assert "its terms are not known to serein" in card.text
+    own = replace(CORPUS, utterances=tuple(replace(one, release="") for one in CORPUS))
+    mixed = replace(CORPUS, utterances=(*CORPUS.utterances[1:], replace(CORPUS.utterances[0], release="")))
+    for unknown in (
+        replace(own, name="calls of 2024: yes|no"),
+        own,
+        mixed,
+    ):  # a table may be called ravdess and hold calls
+        card = ModelCard(model_card(replace(MADE, corpus=unknown)))
+        assert card.data.language is None
+        assert "its terms are not known to serein" in card.text
 
 
 def test_what_is_known_of_corpora_is_what_the_documents_say():

@@ -260,7 +260,7 @@ def test_another_run_in_the_same_folder_is_refused_and_what_differs_is_named(
     for asked, recipe, system, seeds, said in (
         (protocol, wider, "linear", (0, 1), "another recipe"),
         (talkers, tiny_recipe, "linear", (0, 1), "another protocol"),
-        (protocol, tiny_recipe, "adapter", (0, 1), "another system and name and adapter_training"),
+        (protocol, tiny_recipe, "adapter", (0, 1), "another system and adapter_training"),
         (protocol, tiny_recipe, "linear", (0,), "another seeds"),
     ):
         with pytest.raises(StoreError, match=f"holds a run with {said}; give another folder"):
@@ -348,16 +348,22 @@ def test_another_torch_continues_no_run_that_is_not_finished(
         again()
 
 
-def test_a_run_whose_leaks_were_told_in_other_words_is_continued(
+def test_a_run_whose_name_or_leaks_were_told_in_other_words_is_continued(
     linear_run, tone_store, labelled, protocol, tiny_recipe, tmp_path
 ):
     run = Path(shutil.copytree(linear_run, tmp_path / "run"))
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     (run / "run.json").write_text(
-        json.dumps(facts | {"leaks": ["fold 1: 1 recording is in both train and test: ab12"]})
+        json.dumps(facts | {"leaks": ["fold 1: 1 recording is in both train and test: ab12"], "name": "probe"})
     )
     again = partial(cross_validate, tone_store, labelled, protocol, run, tiny_recipe, system="linear", seeds=(0, 1))
     assert again() == run
+
+
+def test_a_run_on_the_voices_of_a_machine_says_so(tone_store, labelled, protocol, tiny_recipe, linear_run, tmp_path):
+    spoken = replace(labelled, utterances=tuple(replace(one, release="espeak-demo") for one in labelled))
+    folder = cross_validate(tone_store, spoken, protocol, tmp_path / "run", tiny_recipe, system="linear")
+    assert [json.loads((run / "run.json").read_text())["synthetic"] for run in (folder, linear_run)] == [True, False]
 
 
 def test_predictions_that_no_run_json_explains_are_not_taken_over(
@@ -525,7 +531,7 @@ def test_talker_statistics_are_in_the_runs_name_and_change_it(tone_store, labell
     said = json.loads((with_statistics / "run.json").read_text())
     assert said["talker_statistics"] == "z-norm"
     assert (with_statistics / "predictions.csv").read_bytes() != (without / "predictions.csv").read_bytes()
-    with pytest.raises(StoreError, match="another name and talker_statistics and recipe"):
+    with pytest.raises(StoreError, match="another talker_statistics and recipe"):
         cross_validate(tone_store, labelled, two_folds, without, with_talker_statistics(brief), system="linear")
 
 

@@ -146,8 +146,9 @@ def test_a_probe_takes_no_scores_of_other_views_and_no_folder_of_a_training_that
     begun = tmp_path / "m" / "adapt.checkpoint.safetensors"
     begun.parent.mkdir()
     begun.write_bytes(b"hours of work")
-    with pytest.raises(UsageError, match="holds the beginning of another training"):
-        train_model(tone_store, corpus, tmp_path / "m", recipe, system="linear")
+    for system, asked in (("linear", recipe), ("adapter", changed(recipe, "adapt.data=none"))):
+        with pytest.raises(UsageError, match="holds the beginning of another training"):
+            train_model(tone_store, corpus, tmp_path / "m", asked, system=system)
     assert begun.read_bytes() == b"hours of work"
     begun.unlink()
     elsewhere = changed(recipe, "adapt.data=elsewhere")  # which is nothing to a probe

@@ -2,6 +2,10 @@
 
 from typing import NamedTuple
 
+from serein.corpus.corpus import Corpus
+
+SYNTHETIC = "espeak-demo"
+
 
 class About(NamedTuple):
     """What a corpus is: as a sentence has it, its language with its ISO 639-1 code, its speech and its terms."""
@@ -15,7 +19,7 @@ class About(NamedTuple):
 
 KNOWN = {
     "emodb": About("EmoDB", "German", "de", "ten acted sentences", "free for research (TU Berlin)"),
-    "espeak-demo": About(
+    SYNTHETIC: About(
         "serein's demo corpus", "English", "en", "a machine's voices, which say nothing about people",
         "spoken by eSpeak NG on the machine that ran `serein demo`",
     ),
@@ -26,4 +30,9 @@ KNOWN = {
     "ravdess": About("RAVDESS", "English", "en", "two acted sentences", "CC BY-NC-SA 4.0"),
     "urdu": About("URDU-Dataset", "Urdu", "ur", "clips of talk shows", "for research only"),
 }  # fmt: skip
-"""The corpora that serein reads, by the names that its readers give them: see docs/corpora.md."""
+"""The corpora that serein reads, and the one it makes, by the names of their releases: see docs/corpora.md."""
+
+
+def about(corpus: Corpus) -> About | None:
+    """What a corpus is, if all of its utterances are of one that is known; what its table is called says nothing."""
+    return KNOWN.get(corpus.releases[0]) if len(corpus.releases) == 1 else None

@@ -14,7 +14,7 @@ from serein.errors import CorpusError
 from serein.files import is_utf8, write_atomically
 
 REQUIRED_COLUMNS = ("id", "path", "talker", "emotion")
-OPTIONAL_COLUMNS = ("session", "text", "seconds", "audio_hash")
+OPTIONAL_COLUMNS = ("session", "text", "seconds", "audio_hash", "release")
 _PRINTED = ("id", "talker", "emotion", "session")
 
 
@@ -31,6 +31,7 @@ class Utterance:
         text: which sentence is spoken (an id or the words), or "" where the corpus does not say.
         seconds: length; None until somebody has measured it.
         audio_hash: SHA-256 of the decoded samples, in hexadecimal; "" until somebody has measured it.
+        release: the published corpus it is of, as a key of :data:`serein.corpus.about.KNOWN`; "" of one's own speech.
         extra: every further column of the table, kept as text.
     """
 
@@ -42,6 +43,7 @@ class Utterance:
     text: str = ""
     seconds: float | None = None
     audio_hash: str = ""
+    release: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -95,6 +97,11 @@ class Corpus:
         return tuple(sorted({utterance.talker for utterance in self.utterances}))
 
     @property
+    def releases(self) -> tuple[str, ...]:
+        """All published corpora that utterances are of, sorted; "" stands for speech of no such corpus."""
+        return tuple(sorted({utterance.release for utterance in self.utterances}))
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """All emotions that occur, sorted; unlabelled utterances do not count."""
         return tuple(sorted({utterance.emotion for utterance in self.utterances} - {""}))
@@ -124,7 +131,7 @@ class Corpus:
         """Read a table: a header, then one row an utterance.
 
         Columns: ``id``, ``path`` (relative to the table's folder, or absolute), ``talker``, ``emotion`` (may be
-        empty), and, if you have them, ``session``, ``text``, ``seconds``, ``audio_hash``. Further columns are kept.
+        empty), and, if you have them, ``session``, ``text``, ``seconds``, ``audio_hash``, ``release``. Others are kept.
         Letters that Unicode writes in two ways, such as é, are brought into one (NFC), or one talker could be two.
 
         Raises:
@@ -258,6 +265,7 @@ def _utterance(cells: dict[str, str], folder: Path) -> Utterance:
         text=cells.get("text", ""),
         seconds=float(seconds) if seconds else None,
         audio_hash=cells.get("audio_hash", ""),
+        release=cells.get("release", ""),
         extra={name: value for name, value in cells.items() if name not in known},
     )
 

@@ -19,6 +19,7 @@ import soundfile
 import soxr
 
 from serein.corpus import espeak
+from serein.corpus.about import SYNTHETIC
 from serein.corpus.corpus import Corpus, Utterance
 from serein.corpus.espeak import Prosody, Speak, Voice
 from serein.errors import CorpusError, UsageError
@@ -155,7 +156,7 @@ def make_corpus(folder: Path, *, utterances_per_talker: int = 64, seed: int = 0,
                 _record(take, speak, path)
             utterances.append(_utterance(take, path))
             report("corpus", done, len(takes), {"id": take.id})
-    corpus = Corpus("espeak-demo", tuple(utterances))
+    corpus = Corpus(SYNTHETIC, tuple(utterances))
     corpus.to_csv(folder / "corpus.csv")
     return corpus
 
@@ -199,6 +200,7 @@ def _utterance(take: _Take, path: Path) -> Utterance:
         session=take.talker[0],
         text=take.text,
         seconds=soundfile.info(path).frames / SAMPLE_RATE,
+        release=SYNTHETIC,
         extra={"gender": {"F": "female", "M": "male"}[take.talker[1]]},
     )
 

@@ -33,12 +33,15 @@ def average(folders: Sequence[str | Path], output: str | Path) -> Path:
 
     Raises:
         CorpusError: a run is not finished, or was made under another protocol than the first.
-        UsageError: the output holds a run already, a run was imported, or learned from another share of the labels than
-            the first.
+        UsageError: the output holds a run already, a run is given twice, was imported, or learned from another share of
+            the labels than the first.
     """
     output = Path(output)
     if (output / "run.json").exists():
         raise UsageError(f"{output}: holds a run already; give another folder with -o")
+    places = [Path(folder).resolve() for folder in folders]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise UsageError(f"{twice[0]}: is given twice, so its votes would count twice; leave one of them out")
     runs = [load_run(folder) for folder in folders]
     for run in runs:
         if run.system == IMPORTED:
@@ -106,9 +109,8 @@ def _recipe(runs: Sequence[Run]) -> str:
     """The members' own; where they have several, the first's, and above it whose it is not."""
     first = runs[0]
     others = [run.folder for run in runs if tomllib.loads(run.recipe) != tomllib.loads(first.recipe)]
-    return "".join(f"# {folder} has a recipe of its own; this is that of {first.folder}\n" for folder in others) + (
-        first.recipe
-    )
+    said = [f"# {str(folder)!r} has a recipe of its own; this is that of {str(first.folder)!r}\n" for folder in others]
+    return "".join([*said, first.recipe])
 
 
 def _encoder(runs: Sequence[Run]) -> Mapping[str, Any]:

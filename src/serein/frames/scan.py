@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.errors import AudioError
+from serein.errors import AudioError, CorpusError
 from serein.frames.audio import audio_hash, decode
 from serein.progress import Report, quiet
 
@@ -45,12 +45,15 @@ class Scan:
 def scan_audio(corpus: Corpus, *, workers: int | None = None, report: Report = quiet) -> Scan:
     """Decode every recording once and keep what it says, not its samples.
 
-    A broken file costs nothing but itself. Memory holds one recording a worker.
+    A broken file costs nothing but itself, unless all are broken. Memory holds one recording a worker.
 
     Args:
         corpus: what to scan; it is not changed.
         workers: threads (libsndfile decodes outside Python's lock); None: one a processor, 8 at most.
         report: called after each recording, with how many were ``broken`` so far.
+
+    Raises:
+        CorpusError: no recording can be used; the first is named, with what is wrong.
     """
     usable: list[Utterance] = []
     broken: list[BrokenFile] = []
@@ -64,6 +67,9 @@ def scan_audio(corpus: Corpus, *, workers: int | None = None, report: Report = q
                 if warned:
                     warnings[found.id] = warned
             report("scan", done, len(corpus), {"broken": len(broken)})
+    if broken and not usable:
+        first = broken[0]
+        raise CorpusError(f"corpus {corpus.name}: no recording can be used, as of {first.id}: {first.reason}")
     return Scan(replace(corpus, utterances=tuple(usable)), tuple(broken), warnings)
 
 

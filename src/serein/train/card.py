@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from serein.corpus.about import KNOWN
+from serein.corpus.about import about
 from serein.corpus.corpus import Corpus
 from serein.evaluate.calibration import BINS, Calibration
 from serein.evaluate.comparison import ends
@@ -56,7 +56,7 @@ def model_card(made: Made) -> str:
         base_model=_base_model(made.config.encoder),
         tags=TAGS,
         model_name=f"serein-{made.corpus.name}" if made.run else None,
-        eval_results=_results(made.run) if made.run else None,
+        eval_results=_results(made.run, made.corpus) if made.run else None,
     )
     labels = ", ".join(made.config.labels)
     opening = (
@@ -125,8 +125,8 @@ print(recognizer("recording.wav"))
 
 
 def _limits(corpus: Corpus, config: ModelConfig) -> list[str]:
-    about = KNOWN.get(corpus.name)
-    heard = f"{about.language}, {about.speech}" if about else f"the talkers and the speech of {corpus.name}"
+    known = about(corpus)
+    heard = f"{known.language}, {known.speech}" if known else f"the talkers and the speech of {corpus.name}"
     points = [
         "Labels are emotions as listeners perceive them, not as talkers feel them.",
         "Not for decisions about people: not for hiring, schooling, policing, credit, insurance or health.",
@@ -138,10 +138,10 @@ def _limits(corpus: Corpus, config: ModelConfig) -> list[str]:
 
 
 def _about(corpus: Corpus) -> str:
-    about = KNOWN.get(corpus.name)
-    if about is None:
+    known = about(corpus)
+    if known is None:
         return f"Corpus {corpus.name}; its terms are not known to serein."
-    return f"{about.title} ({about.language}, {about.speech}). Terms: {about.terms}."
+    return f"{known.title} ({known.language}, {known.speech}). Terms: {known.terms}."
 
 
 def _heard(corpus: Corpus) -> str:
@@ -208,8 +208,8 @@ def _shared(leaks: Sequence[str]) -> list[str]:
     return [f"Shared between the parts of {', '.join(names)}: {what}." for what, names in folds.items()]
 
 
-def _results(run: Run) -> list[EvalResult]:
-    pooled, about = summarise(run).pooled, KNOWN.get(run.corpus)
+def _results(run: Run, corpus: Corpus) -> list[EvalResult]:
+    pooled, known = summarise(run).pooled, about(corpus)
     task = "; ".join(["speech emotion recognition, cross-validated with the same settings", *remarks(run)])
     metrics = [
         ("recall", "UA", pooled.ua, {"average": "macro"}),
@@ -221,7 +221,7 @@ def _results(run: Run) -> list[EvalResult]:
             task_type="audio-classification",
             task_name=task,
             dataset_type=run.corpus,
-            dataset_name=f"{about.title if about else run.corpus}, protocol {run.protocol.name} ({run.protocol.hash})",
+            dataset_name=f"{known.title if known else run.corpus}, protocol {run.protocol.name} ({run.protocol.hash})",
             dataset_split="test",
             metric_type=kind,
             metric_name=name,
@@ -271,7 +271,7 @@ def _making(recipe: Recipe) -> list[str]:
 
 
 def _code(corpus: Corpus) -> str | None:
-    return KNOWN[corpus.name].code if corpus.name in KNOWN else None
+    return known.code if (known := about(corpus)) else None
 
 
 def _percent(share: float) -> str:

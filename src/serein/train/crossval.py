@@ -13,6 +13,7 @@ from jaxtyping import Int
 from safetensors.torch import save
 from torch import Tensor
 
+from serein.corpus.about import SYNTHETIC
 from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold, Protocol, check_folds, find_leaks
 from serein.errors import SereinError, StoreError, UsageError
@@ -48,7 +49,6 @@ def cross_validate(
     beside: Sequence[FrameStore] = (),
     shared: Path | None = None,
     command: str = "",
-    synthetic: bool = False,
     report: Report = quiet,
 ) -> Path:
     """Run a system on every fold and seed, or continue where an earlier call stopped.
@@ -69,7 +69,6 @@ def cross_validate(
         beside: log-mel frames of the corpus, then of each view, for Co-att; the other systems leave them aside.
         shared: a folder where trainings are kept for other runs that need the same; None keeps none.
         command: what the user typed, for the report.
-        synthetic: the voices are a machine's, which the report says.
         report: told of every step.
 
     Raises:
@@ -117,7 +116,7 @@ def cross_validate(
         "command": command,
         "corpus": corpus.name,
         "encoder": config.encoder.model_dump(mode="json"),
-        "synthetic": synthetic,
+        "synthetic": SYNTHETIC in corpus.releases,
         "leaks": [str(leak) for leak in find_leaks(protocol, corpus)],
         "without_frames": store.failed,
         "truths": _digest(array.ids, labels.tolist()),
@@ -238,7 +237,7 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
                 f"{folder}: holds a run that does not say which frames it heard and whose (imported, or of an earlier "
                 "serein), so nothing can be added to it; give another folder with -o (it can be reported and compared)"
             )
-        told = ("command", "leaks")  # in words, which may get better; what they tell of is in the rest
+        told = ("command", "leaks", "name")  # in words, which may get better; what they tell of is in the rest
         differing = [name for name in wanted if name not in told and wanted[name] != present.get(name)]
         if differing:
             raise StoreError(

@@ -96,7 +96,7 @@ def train_model(
         CorpusError: fewer than three talkers, or than two emotions; or the run cannot be read.
         ModelError: the adapter is out of reach, or does not fit the frames.
         StoreError: a view is not of the same corpus at another speed.
-        UsageError: the system cannot be shipped, or is the linear probe and an adapter is given or the folder holds the
+        UsageError: the system cannot be shipped, or is the linear probe and an adapter is given; the folder holds the
             beginning of another training; an emotion has the name of pauses; the recipe asks for talker statistics, for
             an adapter from elsewhere that is not given, or for ``model.test_views`` without views; the run is another
             system's or settings', or its batches were made otherwise; a threshold out of range; the folder has a
@@ -191,7 +191,9 @@ def _check(
         )
     if system == "linear" and given is not None:
         raise UsageError(f"{given}: a linear probe has no adapter; leave it out")
-    if system == "linear" and any(folder.glob(f"*{CHECKPOINT_SUFFIX}")):
+    trains_no_adapter = given is not None or recipe.adapt.data == "none"
+    foreign = "*" if system == "linear" else "adapt" if trains_no_adapter else ""
+    if foreign and any(folder.glob(f"{foreign}{CHECKPOINT_SUFFIX}")):
         raise UsageError(f"{folder}: holds the beginning of another training; give another folder, or delete it")
     if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
         raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")

@@ -78,7 +78,6 @@ def run_study(
     unlabelled: Sequence[FrameStore] = (),
     beside: Sequence[FrameStore] = (),
     command: str = "",
-    synthetic: bool = False,
     report: Report = quiet,
 ) -> Path:
     """Cross-validate each variant, or continue where an earlier call stopped; all get the same seeds and material.
@@ -101,7 +100,6 @@ def run_study(
         unlabelled: other corpora for adapter training.
         beside: log-mel frames of the corpus and of each view, for Co-att.
         command: what the user typed.
-        synthetic: the voices are a machine's.
         report: told of every step, and at stage ``study`` of every variant done.
 
     Raises:
@@ -116,8 +114,7 @@ def run_study(
         cross_validate(
             store, corpus, variant.protocol, folder / variant.folder, variant.recipe,
             system=variant.system, seeds=seeds[:1] if _draws_nothing(variant) else seeds, views=views,
-            unlabelled=unlabelled, beside=beside, shared=folder / SHARED, command=command, synthetic=synthetic,
-            report=report,
+            unlabelled=unlabelled, beside=beside, shared=folder / SHARED, command=command, report=report,
         )  # fmt: skip
         report("study", number, len(variants), {"variant": variant.name})
     shutil.rmtree(folder / SHARED, ignore_errors=True)

@@ -66,6 +66,7 @@ def _utterance(path: Path, name: re.Match[str]) -> Utterance:
         talker=name["talker"],
         emotion=EMOTIONS[name["emotion"]],
         text=name["text"],
+        release="emodb",
         extra={
             "gender": "male" if name["talker"] in MALE_TALKERS else "female",
             "version": name["version"],

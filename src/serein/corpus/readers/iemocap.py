@@ -112,6 +112,7 @@ def _utterance(session: Path, turn: re.Match[str], votes: list[str]) -> Utteranc
         talker=f"0{turn['session']}{turn['talker']}",
         emotion=turn["emotion"],
         session=turn["session"],
+        release="iemocap",
         extra={
             "dialogue": turn["dialogue"],
             "part": "improvised" if "_impro" in turn["dialogue"] else "scripted",

@@ -54,6 +54,7 @@ def _utterance(path: Path, name: re.Match[str]) -> Utterance:
         talker=name["actor"],
         emotion=EMOTIONS[name["emotion"]],
         text={"01": "kids", "02": "dogs"}[name["statement"]],
+        release="ravdess",
         extra={
             "intensity": {"01": "normal", "02": "strong"}[name["intensity"]],
             "repetition": name["repetition"].lstrip("0"),

@@ -36,5 +36,6 @@ def _utterance(path: Path, name: re.Match[str]) -> Utterance:
         path=path,
         talker=name["talker"],
         emotion=EMOTIONS[name["emotion"]],
+        release="urdu",
         extra={"gender": {"M": "male", "F": "female"}[name["gender"]]},
     )
