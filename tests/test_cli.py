@@ -511,10 +511,9 @@ def test_a_full_disk_at_stdout_is_one_line():
     )
 
 
-@pytest.mark.parametrize("encoding", ["ascii:strict", "utf-8:surrogateescape"])
-def test_a_name_that_is_no_text_costs_no_recording(journey, tones, tmp_path, encoding):
+def test_a_name_that_is_no_text_costs_no_recording(journey, tones, tmp_path):
     recordings = recordings_with_strange_names(tones, tmp_path)
-    words = in_a_process("predict", journey.folder / "model", *recordings, PYTHONIOENCODING=encoding)
+    words = in_a_process("predict", journey.folder / "model", *recordings, PYTHONIOENCODING="ascii:strict")
     assert (words.code, words.err) == (0, "")
     assert len(words.out.splitlines()) == 3
     assert r"bad\udcff.wav  " in words.out

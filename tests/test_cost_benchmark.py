@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import cost
@@ -12,7 +10,6 @@ from serein.corpus.corpus import Corpus, Utterance
 from serein.errors import CorpusError
 
 pytest.importorskip("peft", reason="peft is not installed: pip install 'serein[peft]'")
-SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "cost.py"
 COLUMNS = ["", "seconds an epoch", "peak memory, MiB", "trainable parameters", "shipped MB, float32", "float16"]
 
 
@@ -49,10 +46,9 @@ def test_every_row_has_every_column(arguments, tmp_path):
     assert tuned.trainable > adapter.trainable
 
 
-def test_a_row_has_a_process_of_its_own(arguments, tmp_path):
-    command = [sys.executable, str(SCRIPT), *arguments, "--row", "LoRA"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout).keys() == {"seconds", "peak_memory", "trainable", "shipped"}
+def test_a_row_alone_is_printed_for_the_process_that_asked(arguments, settings_kept, capsys):
+    cost.main([*arguments, "--row", "LoRA"])
+    assert json.loads(capsys.readouterr().out).keys() == {"seconds", "peak_memory", "trainable", "shipped"}
 
 
 def test_steps_after_the_first_set_the_pace_and_the_rest_of_the_corpus_counts():

@@ -131,13 +131,6 @@ def test_a_report_is_measured_in_a_process_that_trained_nothing(monkeypatch):
     assert growth.run_here("report", 100, threads=1)["milliseconds an utterance"] > 0
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own memory")
-def test_a_report_takes_memory_of_its_own():
-    row = growth.in_process("report", 100, threads=1)
-    assert row["peak memory, MiB"] > 0
-    assert row["own memory, MiB"] > 0
-
-
 def test_growth_runs_each_size_in_a_process_of_its_own(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(

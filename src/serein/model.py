@@ -162,7 +162,7 @@ def load_config(folder: str | Path) -> ModelConfig:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ModelError(f"{path}: is not a serein model's configuration: {faults}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path}: is not a serein model's configuration: {error}") from error
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 import soxr
@@ -215,7 +215,7 @@ def _resampler(rate: int) -> soxr.ResampleStream:
     return soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
 
 
-@cache
+@lru_cache(maxsize=64)  # as rates come from anybody
 def _held_back(rate: int) -> float:
     """The most, in seconds, that the resampler keeps to itself; found by trying, as it works in blocks."""
     resampler, step = _resampler(rate), max(1, rate // 1000)

@@ -87,6 +87,15 @@ def test_what_the_corpus_lacks_is_counted_in_the_description(tmp_path):
     assert "EmoBox's test folds (without 2 utterances that this corpus lacks);" in protocol.description
 
 
+def test_what_emobox_leaves_out_is_named_and_not_trained_on(tmp_path):
+    corpus = toy()
+    rows = by_talkers(corpus, ("01", "02"), ("03", "05"), ("04", "06"))
+    left_out = rows[0].pop()
+    with pytest.raises(CorpusError, match=r"does not test 1 utterances of talkers whom it tests.*--map"):
+        make_protocol("emobox", corpus, folds_file=write_folder(tmp_path, rows))
+    assert left_out
+
+
 def test_talker_10_is_not_talker_1(tmp_path):
     source = write_talkers(tmp_path, {"fold_1": [1, 2, 3], "fold_2": [4, 5, 6, 7], "fold_3": [8, 9, 10]})
     folds, _ = read_emobox_folds(source, toy(10).utterances)
@@ -110,11 +119,11 @@ def test_folds_that_share_talkers_are_made_only_under_a_name_that_says_so(tmp_pa
 
 
 def test_one_published_fold_can_be_used_with_a_drawn_validation(tmp_path):
-    source = write_folder(tmp_path, [[{"key": u.id} for u in toy()][:3]])
+    source = write_folder(tmp_path, [[{"key": u.id} for u in toy()][:2]])
     with pytest.raises(CorpusError, match="there is only fold_1"):
         make_protocol("emobox", toy(), folds_file=source)
     protocol = make_protocol("emobox-TALKERS-SHARED", toy(), folds_file=source)
-    assert "Over 1 fold(s), 3 of 12 labelled utterances are tested" in protocol.description
+    assert "Over 1 fold(s), 2 of 12 labelled utterances are tested" in protocol.description
 
 
 def test_a_talker_of_two_folds_is_named(tmp_path):

@@ -48,7 +48,16 @@ def test_a_table_in_markdown_has_as_many_cells_in_each_line():
 
 @pytest.mark.parametrize(
     ("text", "written"),
-    [("snake_case", "snake_case"), ("_a_ b", r"\_a\_ b"), ("__b__", r"\_\_b\_\_"), ("~~c~~", r"\~\~c\~\~")],
+    [
+        ("snake_case", "snake_case"),
+        ("_a_ b", r"\_a\_ b"),
+        ("__b__", r"\_\_b\_\_"),
+        ("~~c~~", r"\~\~c\~\~"),
+        ("- d", r"\- d"),
+        ("12. e", r"12\. e"),
+        ("# f", r"\# f"),
+        ("-1.8", "-1.8"),
+    ],
 )
 def test_marks_that_markdown_would_take_for_its_own_are_escaped(text, written):
     assert markdown([Paragraph(text)]) == written

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import save
 
 from serein.corpus.corpus import Corpus, Utterance
 from serein.errors import AudioError, StoreError, TooShort, UsageError
@@ -360,14 +361,19 @@ def test_a_changed_byte_is_found(tones, tmp_path):
     path.write_bytes(content[:100])
     with pytest.raises(StoreError, match="damaged"):
         FrameStore(tmp_path)
+    for header in ({}, [], {"ids": 1, "lengths": [], "failed": {}, "checksum": ""}):
+        path.write_bytes(save({"frames": torch.zeros(1)}, metadata={"serein": json.dumps(header)}))
+        with pytest.raises(StoreError, match=r"shard.*is damaged .*delete it and extract again"):
+            FrameStore(tmp_path)
 
 
 def test_what_is_no_store_is_said(tmp_path):
     with pytest.raises(StoreError, match="not a frame store"):
         FrameStore(tmp_path)
-    (tmp_path / "store.json").write_text("{")
-    with pytest.raises(StoreError, match="cannot be read"):
-        FrameStore(tmp_path)
+    for damaged in ("{", "[" * 100_000):
+        (tmp_path / "store.json").write_text(damaged)
+        with pytest.raises(StoreError, match="cannot be read"):
+            FrameStore(tmp_path)
     (tmp_path / "store.json").write_text("[]")
     with pytest.raises(StoreError, match="has format None"):
         FrameStore(tmp_path)

@@ -56,7 +56,7 @@ def study(tone_store, protocol, tiny_recipe, tmp_path_factory) -> Path:
     ]
     return run_study(
         tone_store, tone_store.corpus(), variants, tmp_path_factory.mktemp("studies") / "study",
-        kind="benchmark", title="Two systems", seeds=(0, 1), command="serein benchmark", synthetic=True,
+        kind="benchmark", title="Two systems", seeds=(0, 1), command="serein benchmark",
     )  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def test_a_study_is_a_list_of_ordinary_runs(study, protocol):
     assert {path.name for path in study.iterdir()} == {"study.json", "linear-probe", "superb"}
     for folder, system, epochs, seeds in (("linear-probe", "linear", 8, (0,)), ("superb", "superb", 1, (0, 1))):
         run = load_run(study / folder)
-        assert (run.system, run.seeds, run.command, run.synthetic) == (system, seeds, "serein benchmark", True)
+        assert (run.system, run.seeds, run.command) == (system, seeds, "serein benchmark")
         assert run.protocol.hash == protocol.hash
         assert Recipe.read(study / folder / "recipe.toml").finetune.epochs == epochs
 
@@ -128,7 +128,7 @@ def test_what_is_done_is_not_done_again_and_a_variant_can_be_added(study, tone_s
     told = []
     run_study(
         tone_store, tone_store.corpus(), variants, study, kind="benchmark", title="Two systems", seeds=(0, 1),
-        synthetic=True, report=lambda stage, done, total, facts: told.append((stage, done, total, facts)),
+        report=lambda stage, done, total, facts: told.append((stage, done, total, facts)),
     )  # fmt: skip
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (study / "again" / "predictions.csv").exists()

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -10,7 +10,7 @@ from serein.corpus.corpus import Utterance
 from serein.errors import CorpusError
 
 
-def read_emobox_folds(source: Path, pool: Sequence[Utterance]) -> tuple[dict[str, list[Utterance]], int]:
+def read_emobox_folds(source: str | Path, pool: Sequence[Utterance]) -> tuple[dict[str, list[Utterance]], int]:
     """Which utterances each of EmoBox's folds tests.
 
     Args:
@@ -25,7 +25,23 @@ def read_emobox_folds(source: Path, pool: Sequence[Utterance]) -> tuple[dict[str
     Raises:
         CorpusError: the source cannot be read, or names other talkers than the pool has.
     """
+    source = Path(source)
     return _from_folder(source, pool) if source.is_dir() else (_from_talkers(source, pool), 0)
+
+
+def refuse_untested(tests: Mapping[str, Sequence[Utterance]], pool: Sequence[Utterance]) -> None:
+    """Refuse utterances that EmoBox leaves out: they would train, and their talkers are tested.
+
+    Raises:
+        CorpusError: saying how many there are, and how to leave them out.
+    """
+    tested = {u.id for test in tests.values() for u in test}
+    talkers = {u.talker for test in tests.values() for u in test}
+    if untested := [u for u in pool if u.talker in talkers and u.id not in tested]:
+        raise CorpusError(
+            f"EmoBox does not test {len(untested)} utterances of talkers whom it tests, such as {untested[0].id!r} "
+            f"({untested[0].emotion}); leave out their labels with --map, or their rows of the table"
+        )
 
 
 def _from_folder(source: Path, pool: Sequence[Utterance]) -> tuple[dict[str, list[Utterance]], int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from serein.corpus.corpus import Corpus, Utterance
-from serein.corpus.emobox import read_emobox_folds
+from serein.corpus.emobox import read_emobox_folds, refuse_untested
 from serein.corpus.protocol import ORACLE, TALKERS_SHARED, Fold, Protocol, check_talkers, fold_name
 from serein.errors import CorpusError, UsageError
 
@@ -36,7 +36,7 @@ _Groups = dict[str, list[Utterance]]
 """Which utterances are tested together, by the fold's name."""
 
 
-def make_protocol(name: str, corpus: Corpus, *, seed: int = 0, folds_file: Path | None = None) -> Protocol:
+def make_protocol(name: str, corpus: Corpus, *, seed: int = 0, folds_file: str | Path | None = None) -> Protocol:
     """Make one of the named protocols; ``docs/protocols.md`` says when to use which.
 
     The same corpus gives the same protocol on every machine, whatever the order of its utterances. Unlabelled
@@ -90,7 +90,9 @@ def make_protocol(name: str, corpus: Corpus, *, seed: int = 0, folds_file: Path 
     return protocol
 
 
-def _split(base: str, pool: Sequence[Utterance], seed: int, folds_file: Path | None) -> tuple[tuple[Fold, ...], str]:
+def _split(
+    base: str, pool: Sequence[Utterance], seed: int, folds_file: str | Path | None
+) -> tuple[tuple[Fold, ...], str]:
     """The folds, and who is tested and who validates, in words."""
     match base.split("-"):
         case ["sessions"]:
@@ -121,6 +123,7 @@ def _split(base: str, pool: Sequence[Utterance], seed: int, folds_file: Path | N
             )
         case ["emobox"] if folds_file:
             tests, missing = read_emobox_folds(folds_file, pool)
+            refuse_untested(tests, pool)
             return _next_validates(tests, pool), (
                 f"EmoBox's test folds{_without(missing)}; the next fold's talkers validate, the others train."
             )

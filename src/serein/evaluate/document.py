@@ -186,4 +186,5 @@ def _markdown(block: Block) -> str:
 def _plain(text: str) -> str:
     """Text that Markdown shows as it stands, on one line."""
     # an underscore within a word means nothing
-    return re.sub(r"([\\`*~\[\]|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", escape(" ".join(text.split()), quote=False))
+    marked = re.sub(r"([\\`*~\[\]|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", escape(" ".join(text.split()), quote=False))
+    return re.sub(r"^(\d{0,9})([-+.)]|#+)(?=\s)", r"\1\\\2", marked)  # what begins a list or a title

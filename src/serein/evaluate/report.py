@@ -31,7 +31,7 @@ class ReportPaths:
     figures: tuple[Path, ...]
 
 
-def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
+def write_report(run: str | Path, others: Sequence[str | Path] = ()) -> ReportPaths:
     """Write ``report.html``, ``report.md``, ``scores.json`` and ``figures/*.svg`` into a run's folder.
 
     The same run gives the same bytes. The page needs no network.
@@ -46,6 +46,7 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
     """
     if not (find_spec("matplotlib") and find_spec("sklearn")):
         raise UsageError("a report needs matplotlib and scikit-learn: pip install 'serein[report]'")
+    run = Path(run)
     runs = [load_run(folder) for folder in (run, *others)]
     this, summary = runs[0], summarise(runs[0])
     confusion, curves = _pictures(this, summary)
@@ -74,7 +75,7 @@ def write_report(run: Path, others: Sequence[Path] = ()) -> ReportPaths:
         paths.scores: as_json(_numbers(runs, summary, found)),
     }
     for path, text in texts.items():
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(errors="backslashreplace"))  # names of files need not be UTF-8
     return paths
 
 

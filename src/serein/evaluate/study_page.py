@@ -158,7 +158,7 @@ def write_study(folder: str | Path) -> StudyPaths:
         paths.scores: as_json(_numbers(study, curves)),
     }
     for path, text in texts.items():
-        write_atomically(path, text.encode())
+        write_atomically(path, text.encode(errors="backslashreplace"))  # names of files need not be UTF-8
     return paths
 
 

@@ -170,7 +170,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StoreError(f"{folder}: is not a frame store (no {STORE_FILE}); `serein extract` makes one") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
     found = settings.get("format") if isinstance(settings, dict) else None
     if found != FORMAT:
@@ -226,15 +226,16 @@ def read_header(shard: Path, settings: str = "") -> ShardHeader:
     """
     try:
         with safe_open(shard, framework="pt") as file:
-            header = json.loads((file.metadata() or {})["serein"])
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise StoreError(f"{shard}: is damaged ({error}); delete it and extract again") from error
-    made_with = header.get("settings", "")  # shards of before it was written have none
+            said = json.loads((file.metadata() or {})["serein"])
+        header = ShardHeader(tuple(said["ids"]), tuple(said["lengths"]), said["failed"], said["checksum"])
+        made_with = said.get("settings", "")  # shards of before it was written have none
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise StoreError(f"{shard}: is damaged ({error!r}); delete it and extract again") from error
     if settings and made_with and made_with != settings:
         raise StoreError(
             f"{shard}: holds frames made with other settings than {STORE_FILE} says; delete it and extract again"
         )
-    return ShardHeader(tuple(header["ids"]), tuple(header["lengths"]), header["failed"], header["checksum"])
+    return header
 
 
 def read_shard(shard: Path) -> dict[str, Float16[Tensor, "_ layers width"]]:

@@ -59,7 +59,7 @@ What emotion speech sounds like. Emotion labels are perceived, not felt: they mu
 (or `s16`); the server answers `{"type": "ready", ...}`. Then send mono samples, little-endian, as binary messages;
 each complete window comes back as `{"type": "window", "start", "end", "silent", "scores"}`. Send `{"type": "finish"}`
 for the last windows and `{"type": "timeline", ...}` as from `/v1/timeline`. Before it hangs up on you, the server says
-why: `{"type": "error", "code", "message"}`.
+why: `{"type": "error", "code", "message"}`; a message that is too large may end in closing code 1009 alone.
 """
 REFUSED = declared(400, 403, 408, 413, 415, 422, 429, 500, 503)
 HEARD_OUT = 4  # a body so many times too large is read on, so that its sender comes to see the answer

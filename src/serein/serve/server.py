@@ -109,6 +109,8 @@ def check_port(host: str, port: int) -> None:
         with socket.socket(family, kind) as line:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             line.bind(address)
+    except UnicodeError as error:  # such as of a name with an empty part
+        raise SereinError(f"{host!r} is no name of a host") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SereinError(f"port {port} is taken; give another with --port") from error

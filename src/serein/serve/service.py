@@ -24,7 +24,7 @@ from serein.serve.limits import Admission, Limits
 from serein.serve.metrics import Metrics
 from serein.serve.refusals import Refusal
 from serein.streaming import EmotionStream
-from serein.timeline import Timeline, quieter_than
+from serein.timeline import QUIET, Timeline
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class Service:
     def stream(self, window: float, hop: float, rate: int) -> EmotionStream:
         """A stream that waits for its scores when fed, as it should be :meth:`aside`."""
         labels = self.recognizer.labels
-        return EmotionStream(self._in_turn, labels, window, hop, rate=rate, silent=quieter_than(-50.0))
+        return EmotionStream(self._in_turn, labels, window, hop, rate=rate, silent=QUIET)
 
     async def aside(self, function: Callable[[], T]) -> T:
         """Call what waits for scores, or takes long, in a thread of its own; cancelled, it waits for no more scores."""
