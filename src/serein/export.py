@@ -20,7 +20,7 @@ from serein.frames.audio import MINIMUM_SAMPLES
 from serein.frames.extract import as_stored
 from serein.frames.waveform_graph import check_longest, waveform_graph
 from serein.hub import find_model
-from serein.model import Classifier, EncoderDescription, ModelConfig, load_model
+from serein.model import Classifier, ModelConfig, load_model
 from serein.nn.committee import Committee
 from serein.nn.transformer import WAPTransformer
 from serein.onnx_recognizer import METADATA_KEY, GraphDescription
@@ -82,7 +82,7 @@ def export_model(
         abstain_below=config.abstain_below,
         longest_window=longest,
         max_frames=config.max_frames,
-        encoder=_described(config.encoder),
+        encoder=config.encoder.without_folder().model_dump(mode="json"),
     )
     content = _serialized(graph.eval().requires_grad_(False), trials[0][0], axes, description, str(path))
     difference = _largest_difference(content, list(axes), trials)
@@ -147,12 +147,6 @@ def _load_classifier(model: str | Path) -> tuple[Classifier, ModelConfig]:
     if isinstance(module, WAPTransformer):
         raise ModelError(f"{model}: is an adapter without a classifier; `serein train --adapter {model}` adds one")
     return module, config
-
-
-def _described(encoder: EncoderDescription) -> dict[str, Any]:
-    """The file may leave this machine: of an encoder that was a folder here, the last part of its path is kept."""
-    name = Path(encoder.name).name if Path(encoder.name).is_absolute() else encoder.name
-    return {**encoder.model_dump(mode="json"), "name": name}
 
 
 def _members(classifier: Classifier) -> list[Any]:

@@ -86,9 +86,7 @@ def push_model(
     """
     folder = Path(folder)
     _, config = load_model(folder)
-    encoder = config.encoder
-    if Path(encoder.name).is_absolute():
-        config = config.model_copy(update={"encoder": encoder.model_copy(update={"name": Path(encoder.name).name})})
+    config = config.model_copy(update={"encoder": config.encoder.without_folder()})
     contents: dict[str, Path | bytes] = {
         name: folder / name for name in SHARED_FILES if name != CONFIG_FILE and (folder / name).is_file()
     }

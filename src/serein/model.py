@@ -52,6 +52,18 @@ class EncoderDescription(BaseModel):
     pool: int = Field(ge=1)
     frame_rate: float = Field(gt=0, allow_inf_nan=False)
 
+    def without_folder(self) -> "EncoderDescription":
+        """The same for others to see: of an encoder that is a folder here, the last part of its path is kept.
+
+        Example:
+            >>> one = EncoderDescription(name="/home/ann/whisper", revision="", fingerprint="", layers=(3,), width=8,
+            ...                          settings={}, pool=1, frame_rate=50)
+            >>> one.without_folder().name
+            'whisper'
+        """
+        path = Path(self.name)
+        return self.model_copy(update={"name": path.name}) if path.is_absolute() else self
+
     def gives_frames_of(self, other: "EncoderDescription") -> bool:
         """Whether both give the same frames, wherever their weights were found."""
         unlike = {"name", "revision"}

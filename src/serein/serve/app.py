@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, WebSocket
@@ -166,11 +166,10 @@ def _add_facts(app: FastAPI, service: Service, name: str) -> None:
     @app.get("/v1/model")
     async def model() -> ModelReply:
         """The model that answers here, and how much it takes."""
-        encoder = PurePath(config.encoder.name)
         return ModelReply(
             name=name,
             labels=list(config.labels),
-            encoder=encoder.name if encoder.is_absolute() else str(encoder),  # where it lies here is nobody's business
+            encoder=config.encoder.without_folder().name,
             temperature=config.temperature,
             abstain_below=config.abstain_below,
             limits=asdict(service.limits) | BOUNDS,
