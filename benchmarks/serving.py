@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePath
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -196,7 +196,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     gain = measure.ratio(seconds["head alone"], seconds["head together"])
     return {
         "model": args.model.name,
-        "encoder": PurePath(recognizer.config.encoder.name).name,
+        "encoder": recognizer.config.encoder.without_folder().name,
         "recordings": len(chosen),
         "answers compared": len(chosen) * (len(alone) + len(together)),
         "recordings at once below": gathered(),

@@ -65,6 +65,18 @@ def is_utf8(name: str) -> bool:
     return True
 
 
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON file says.
+
+    Raises:
+        ValueError: it is damaged, or nested more deeply than Python follows.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def as_json(document: Any) -> str:
     """The text of a JSON file: arrays as lists, and null for what is undefined (nan).
 

@@ -1,6 +1,5 @@
 """The network from its description, and the folder that carries it: config.json and model.safetensors."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +10,7 @@ from torch import nn
 
 from serein.baselines.linear_probe import LinearProbe
 from serein.errors import ModelError, UsageError
-from serein.files import write_atomically
+from serein.files import parse_json, write_atomically
 from serein.nn.classifier import EmotionClassifier
 from serein.nn.committee import Committee
 from serein.nn.pooling import AttentiveStatisticsPooling
@@ -166,7 +165,7 @@ def load_config(folder: str | Path) -> ModelConfig:
     """
     path = Path(folder) / CONFIG_FILE
     try:
-        return ModelConfig.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        return ModelConfig.model_validate(parse_json(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ModelError(
             f"{folder}: is not a model folder (no {CONFIG_FILE}); `serein train` makes one, `serein adapt` an adapter's"
@@ -174,7 +173,7 @@ def load_config(folder: str | Path) -> ModelConfig:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
         raise ModelError(f"{path}: is not a serein model's configuration: {faults}") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path}: is not a serein model's configuration: {error}") from error
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float32, Float64
 
 from serein.answers import Answer, rank
 from serein.errors import AudioError, ModelError, UsageError
+from serein.files import parse_json
 from serein.frames.audio import SAMPLE_RATE
 from serein.frames.sources import Source, load_source, load_sources
 from serein.frames.windows import hear
@@ -56,7 +57,7 @@ class GraphDescription:
             ValueError: it did not write this.
         """
         try:
-            content = json.loads(text)
+            content = parse_json(text)
             if (content.pop("format"), content.pop("sample_rate")) != (FORMAT, SAMPLE_RATE):
                 raise ValueError("another format or sample rate")
             content |= {name: tuple(content[name]) for name in ("labels", "speeds")}

@@ -40,7 +40,7 @@ def test_a_table_by_hand_is_read_with_every_column(tmp_path: Path) -> None:
     assert corpus.name == "calls"
     assert list(corpus) == [
         Utterance(
-            "a", tmp_path / "audio/a.wav", "F1", "sad", "s1", "hello", 1.25, "ab12", "ravdess", {"channel": "phone"}
+            "a", tmp_path / "audio/a.wav", "F1", "sad", "s1", "hello", 1.25, "ab12", {"channel": "phone"}, "ravdess"
         ),
         Utterance("b", Path("/data/b.wav"), "M1", extra={"channel": ""}),
     ]
@@ -250,7 +250,7 @@ def test_whatever_is_written_is_read_again(tmp_path: Path, rows: list[tuple[obje
         "calls",
         tuple(
             Utterance(
-                id, tmp_path / "a.wav", talker, emotion, session, text, seconds, audio_hash, release, {"note": note}
+                id, tmp_path / "a.wav", talker, emotion, session, text, seconds, audio_hash, {"note": note}, release
             )  # type: ignore[arg-type]
             for id, talker, emotion, session, text, seconds, audio_hash, release, note in rows
         ),

@@ -42,6 +42,16 @@ def test_a_ravdess_name_says_all(tmp_path: Path) -> None:
     assert utterance.extra == {"intensity": "strong", "repetition": "1", "gender": "female", "actor": "12"}
 
 
+def test_every_reader_says_of_which_release_its_utterances_are(tmp_path: Path) -> None:
+    names = {"ravdess": "03-01-06-02-02-01-12.wav", "emodb": "wav/03a01Wa.wav", "urdu": "Angry/SM1_F01_A12.wav"}
+    for reader, name in names.items():
+        corpus = READERS[reader](touch(tmp_path / reader, name))
+        assert (len(corpus), corpus.releases) == (1, (reader,))
+        corpus.to_csv(tmp_path / "any name.csv")
+        assert Corpus.from_csv(tmp_path / "any name.csv").releases == (reader,)
+    assert names.keys() | {"iemocap"} == READERS.keys()
+
+
 def test_ravdess_song_video_and_strangers_are_passed_over(tmp_path: Path) -> None:
     touch(
         tmp_path,

@@ -57,6 +57,8 @@ def test_a_table_in_markdown_has_as_many_cells_in_each_line():
         ("12. e", r"12\. e"),
         ("# f", r"\# f"),
         ("-1.8", "-1.8"),
+        ("-", r"\-"),
+        ("---", r"\---"),
     ],
 )
 def test_marks_that_markdown_would_take_for_its_own_are_escaped(text, written):

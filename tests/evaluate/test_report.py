@@ -190,6 +190,12 @@ def test_no_banner_without_a_reason(written):
     assert "banner" not in re.sub("<style>.*</style>", "", written.html.read_text(), flags=re.S)
 
 
+def test_a_name_that_is_not_utf_8_stands_escaped(make_run):
+    paths = write_report(str(make_run(adapter=False, command="serein crossval bad\udcff -o run")))
+    for path in (paths.html, paths.markdown):
+        assert r"serein crossval bad\udcff" in path.read_text(encoding="utf-8")
+
+
 def test_synthetic_voices_stand_in_a_banner_of_page_and_markdown(make_run):
     paths = write_report(make_run(adapter=False, synthetic=True))
     assert '<p class="banner" role="note"><strong>SYNTHETIC VOICES.</strong>' in paths.html.read_text()

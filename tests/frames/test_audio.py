@@ -517,6 +517,14 @@ def test_tags_around_mp3_do_not_matter():
     assert decode(TAG + without_xing(encode(PCM, **CONSTANT_RATE))).warnings == ()
 
 
+def test_a_thousand_tags_behind_an_mp3_are_looked_through_in_time(monkeypatch):
+    walks = []
+    monkeypatch.setattr(containers, "_behind_tag", lambda stream, start: walks.append(start) or start)
+    tail = bytes(4) + 6_000 * (b"ID3\3" + bytes(6))
+    containers.check_container(io.BytesIO(without_xing(MP3) + tail), "tagged")
+    assert len(walks) < 6_100  # one step each, though one tag follows the other
+
+
 def test_a_file_of_empty_chunks_is_given_up_in_time():
     stream = io.BytesIO(WAV[:12] + b"JUNK\0\0\0\0" * 5_000 + WAV[12:])
     assert containers.check_container(stream, "chunks").frames is None

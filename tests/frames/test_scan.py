@@ -123,5 +123,7 @@ def test_real_recordings_are_all_usable(shared):
 
 def test_a_corpus_of_which_nothing_can_be_used_is_no_corpus(corpus):
     broken = corpus.select(lambda utterance: utterance.id in ("cut", "missing"))
-    with pytest.raises(CorpusError, match=r"no recording can be used, as of cut: .*cut\.wav: is cut"):
+    with pytest.raises(
+        CorpusError, match=r"none of the 2 recordings can be used; the first is cut: .*cut\.wav: is cut"
+    ):
         scan_audio(broken)

@@ -84,7 +84,10 @@ def test_a_port_that_cannot_be_had_is_told_before_the_model_is_loaded(monkeypatc
     assert isinstance(elsewhere, SereinError)
     assert str(elsewhere).startswith("cannot listen at 192.0.2.1, port 8000: ")
     nowhere = CliRunner().invoke(serving, ["model", "--host", ".."]).exception
-    assert (type(nowhere), str(nowhere)) == (SereinError, "'..' is no name of a host")
+    assert (type(nowhere), str(nowhere)) == (
+        SereinError,
+        "cannot listen at '..': it is no name of a host; give another with --host",
+    )
 
 
 def test_what_is_not_installed_is_named(monkeypatch):

@@ -132,15 +132,25 @@ def test_the_corpus_is_counted_by_class():
 
 def test_of_an_unknown_corpus_nothing_is_invented():
     own = replace(CORPUS, utterances=tuple(replace(one, release="") for one in CORPUS))
-    mixed = replace(CORPUS, utterances=(*CORPUS.utterances[1:], replace(CORPUS.utterances[0], release="")))
-    for unknown in (
-        replace(own, name="calls of 2024: yes|no"),
-        own,
-        mixed,
-    ):  # a table may be called ravdess and hold calls
+    for unknown in (replace(own, name="calls of 2024: yes|no"), own):  # a table of calls may be named ravdess too
         card = ModelCard(model_card(replace(MADE, corpus=unknown)))
         assert card.data.language is None
         assert "its terms are not known to serein" in card.text
+
+
+def test_of_two_known_corpora_both_are_told_and_of_a_part_that_is_unknown_that_it_is():
+    first, *others = CORPUS.utterances
+    two = replace(CORPUS, name="both", utterances=(replace(first, release="iemocap"), *others))
+    card = ModelCard(model_card(replace(MADE, corpus=two)))
+    assert card.data.language == "en"
+    assert "not to be passed on. RAVDESS (English, two acted sentences). Terms: CC BY-NC-SA 4.0." in card.text
+    german = replace(CORPUS, utterances=(replace(first, release="emodb"), *others))
+    assert ModelCard(model_card(replace(MADE, corpus=german))).data.language == ["de", "en"]
+    partly = replace(CORPUS, name="partly", utterances=(replace(first, release=""), *others))
+    card = ModelCard(model_card(replace(MADE, corpus=partly)))
+    assert card.data.language is None
+    assert "Terms: CC BY-NC-SA 4.0. The rest of corpus partly; its terms are not known to serein." in card.text
+    assert "It learned from English, two acted sentences; the talkers and the speech of partly." in card.text
 
 
 def test_what_is_known_of_corpora_is_what_the_documents_say():

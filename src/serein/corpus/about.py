@@ -1,4 +1,4 @@
-"""What the corpora that serein reads are, as a model card says it."""
+"""What the corpora that serein reads are, for a model's card, and which voices are a machine's."""
 
 from typing import NamedTuple
 
@@ -33,6 +33,11 @@ KNOWN = {
 """The corpora that serein reads, and the one it makes, by the names of their releases: see docs/corpora.md."""
 
 
-def about(corpus: Corpus) -> About | None:
-    """What a corpus is, if all of its utterances are of one that is known; what its table is called says nothing."""
-    return KNOWN.get(corpus.releases[0]) if len(corpus.releases) == 1 else None
+def known_of(corpus: Corpus) -> list[About]:
+    """What is known of the releases that a corpus's utterances are of; what its table is called says nothing."""
+    return [KNOWN[name] for name in corpus.releases if name in KNOWN]
+
+
+def is_known(corpus: Corpus) -> bool:
+    """Whether every utterance is of a release that is known."""
+    return KNOWN.keys() >= set(corpus.releases)

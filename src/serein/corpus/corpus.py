@@ -31,8 +31,8 @@ class Utterance:
         text: which sentence is spoken (an id or the words), or "" where the corpus does not say.
         seconds: length; None until somebody has measured it.
         audio_hash: SHA-256 of the decoded samples, in hexadecimal; "" until somebody has measured it.
-        release: the published corpus it is of, as a key of :data:`serein.corpus.about.KNOWN`; "" of one's own speech.
         extra: every further column of the table, kept as text.
+        release: the corpus that others know it by, as a key of :data:`serein.corpus.about.KNOWN`; "" of one's own.
     """
 
     id: str
@@ -43,8 +43,8 @@ class Utterance:
     text: str = ""
     seconds: float | None = None
     audio_hash: str = ""
-    release: str = ""
     extra: Mapping[str, str] = field(default_factory=dict)
+    release: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Corpus:
 
     @property
     def releases(self) -> tuple[str, ...]:
-        """All published corpora that utterances are of, sorted; "" stands for speech of no such corpus."""
+        """All releases that utterances are of, sorted, "" among them where some are of none."""
         return tuple(sorted({utterance.release for utterance in self.utterances}))
 
     @property

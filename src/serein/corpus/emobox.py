@@ -1,13 +1,14 @@
 """EmoBox's published test folds, read from its folder or from a list of talkers."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from serein.corpus.corpus import Utterance
+from serein.corpus.protocol import TALKERS_SHARED
 from serein.errors import CorpusError
+from serein.files import parse_json
 
 
 def read_emobox_folds(source: str | Path, pool: Sequence[Utterance]) -> tuple[dict[str, list[Utterance]], int]:
@@ -32,15 +33,20 @@ def read_emobox_folds(source: str | Path, pool: Sequence[Utterance]) -> tuple[di
 def refuse_untested(tests: Mapping[str, Sequence[Utterance]], pool: Sequence[Utterance]) -> None:
     """Refuse utterances that EmoBox leaves out: they would train, and their talkers are tested.
 
+    Where EmoBox itself tests a talker in two folds nothing is refused here: such folds share talkers anyway.
+
     Raises:
         CorpusError: saying how many there are, and how to leave them out.
     """
     tested = {u.id for test in tests.values() for u in test}
-    talkers = {u.talker for test in tests.values() for u in test}
-    if untested := [u for u in pool if u.talker in talkers and u.id not in tested]:
+    talkers = Counter(talker for test in tests.values() for talker in {u.talker for u in test})
+    untested = [u for u in pool if u.talker in talkers and u.id not in tested]
+    if untested and max(talkers.values()) == 1:
+        example = f"{untested[0].id!r} ({untested[0].emotion})"
         raise CorpusError(
-            f"EmoBox does not test {len(untested)} utterances of talkers whom it tests, such as {untested[0].id!r} "
-            f"({untested[0].emotion}); leave out their labels with --map, or their rows of the table"
+            f"of talkers whom EmoBox tests the corpus has utterances that it does not test, {len(untested)} in all, as "
+            f"{example}: leave out their labels with --map, or their rows of the table; emobox-{TALKERS_SHARED} trains "
+            "on them"
         )
 
 
@@ -72,7 +78,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     if len(tables) != 1:
         raise CorpusError(f"{folder}: has {len(tables)} files *_test_{folder.name}.jsonl, where EmoBox has one")
     try:
-        rows = [json.loads(line) for line in tables[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        rows = [parse_json(line) for line in tables[0].read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, ValueError) as error:
         raise CorpusError(f"{tables[0]}: cannot be read as one JSON object a line ({error})") from error
     if not all(isinstance(row, dict) for row in rows):
@@ -82,7 +88,7 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 
 def _from_talkers(source: Path, pool: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     try:
-        tested = json.loads(source.read_text(encoding="utf-8-sig"))["test_actors"]
+        tested = parse_json(source.read_text(encoding="utf-8-sig"))["test_actors"]
         folds = {fold: {str(talker).lstrip("0") for talker in talkers} for fold, talkers in tested.items()}
     except OSError as error:
         raise CorpusError(f"{source}: cannot be read ({error.strerror})") from error

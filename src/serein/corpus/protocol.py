@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from serein.corpus.corpus import Corpus, Utterance, recording_names
 from serein.errors import CorpusError
-from serein.files import write_atomically
+from serein.files import parse_json, write_atomically
 
 PARTS = ("train", "validation", "test")
 ORACLE = "ORACLE"
@@ -124,7 +124,7 @@ class Protocol:
         """
         path = Path(path)
         try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            content: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
             protocol = cls(
                 name=content["name"],
                 description=content["description"],

@@ -123,8 +123,9 @@ def _split(
             )
         case ["emobox"] if folds_file:
             tests, missing = read_emobox_folds(folds_file, pool)
+            folds = _next_validates(tests, pool)
             refuse_untested(tests, pool)
-            return _next_validates(tests, pool), (
+            return folds, (
                 f"EmoBox's test folds{_without(missing)}; the next fold's talkers validate, the others train."
             )
         case ["emobox", "TALKERS", "SHARED"] if folds_file:

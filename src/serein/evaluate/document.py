@@ -187,4 +187,4 @@ def _plain(text: str) -> str:
     """Text that Markdown shows as it stands, on one line."""
     # an underscore within a word means nothing
     marked = re.sub(r"([\\`*~\[\]|]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", escape(" ".join(text.split()), quote=False))
-    return re.sub(r"^(\d{0,9})([-+.)]|#+)(?=\s)", r"\1\\\2", marked)  # what begins a list or a title
+    return re.sub(r"^(\d{0,9})([-+.)]|#+|---+$)(?=\s|$)", r"\1\\\2", marked)  # what begins a list or a title

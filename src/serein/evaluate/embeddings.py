@@ -1,6 +1,5 @@
 """The test utterances' vectors that a fold leaves beside its predictions."""
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 
 from serein.errors import CorpusError
+from serein.files import parse_json
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def load_embeddings(path: Path, utterances: Collection[str]) -> Embeddings:
     """
     try:
         with safe_open(path, framework="numpy") as file:
-            ids = tuple(json.loads(file.metadata()["serein"])["ids"])
+            ids = tuple(parse_json(file.metadata()["serein"])["ids"])
             tensors = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118
             others = ("fresh adapter", "adapter without labels", "system")
             found = Embeddings(ids, tensors["encoder"], *(tensors.get(name) for name in others))

@@ -1,6 +1,5 @@
 """Read a run folder into plain records, and believe nothing in it that does not fit together."""
 
-import json
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from serein.corpus.protocol import Fold, Protocol
 from serein.errors import CorpusError
 from serein.evaluate.predictions import Prediction, read_predictions, read_table
+from serein.files import parse_json
 
 FORMAT = 1
 IMPORTED = "imported"  # the system of predictions that were made elsewhere
@@ -179,7 +179,7 @@ def _read_recipe(path: Path) -> str:
 
 def _read_json(path: Path, keys: Sequence[str]) -> dict[str, Any]:
     try:
-        content = json.loads(_read_text(path))
+        content = parse_json(_read_text(path))
     except ValueError as error:
         raise CorpusError(f"{path}: is not JSON ({error}); run the command again") from error
     if not isinstance(content, dict):

@@ -13,7 +13,7 @@ from serein.evaluate.runs import Run, distinct_names, label_share, load_run
 from serein.evaluate.significance import holm
 from serein.evaluate.statistics import Interval
 from serein.evaluate.summary import Difference, Summary, compare, subtract, summarise
-from serein.files import write_atomically
+from serein.files import parse_json, write_atomically
 
 FORMAT = 1
 FILE = "study.json"
@@ -133,7 +133,7 @@ def _read(folder: Path) -> dict[str, Any]:
     """Kind, title, and each run's name and folder."""
     path = folder / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         known = content["format"] == FORMAT and content["kind"] in get_args(Kind)
         runs = [(str(run["name"]), str(run["folder"])) for run in content["runs"]]
         found = {"kind": content["kind"], "title": str(content["title"]), "runs": runs}

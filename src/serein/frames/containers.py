@@ -19,7 +19,7 @@ MOST_CHUNKS = 1_000  # before the sound; a file of empty chunks must not keep us
 OPEN_LENGTH = "the header leaves the length open; everything after it was taken as sound"
 BITS_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 XING = re.compile(rb"(?:Xing|Info)...[\1\3\5\7\x09\x0b\x0d\x0f](?!\0{4})", re.DOTALL)  # with a length in it
-HEADERS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"OggS")
+NOT_BEHIND_TAGS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"caff", b"OggS")  # libsndfile reads them wrongly there
 MPEG_MAY_FOLLOW = re.compile(rb"\xff|ID3")
 SEARCHED = 65_536  # bytes behind the last frame
 MPEG_SHIFT = {3: 0, 2: 1, 0: 2}  # version bits of MPEG 1, 2, 2.5: how often the sample rate is halved
@@ -89,8 +89,8 @@ def check_container(stream: io.BufferedIOBase, name: str) -> Container:
         case ((b"fLaC" | b"caff"), _):
             return Container(stream)
     if magic.startswith(b"ID3"):
-        stream.seek(start := _behind_tags(stream, 0))
-        if stream.read(4) in HEADERS:
+        stream.seek(start := _behind_tags(stream))
+        if stream.read(4) in NOT_BEHIND_TAGS:
             raise UnsupportedAudio(
                 f"{name}: tags for MP3 stand in front of its header; cut off the first {start} bytes, "
                 "or export the file again"
@@ -204,7 +204,7 @@ def _ogg_checksum(page: bytes) -> int:
 
 def _check_mp3(stream: io.BufferedIOBase, name: str) -> Container:
     """MP3: a row of frames and no total length, unless the first frame is a Xing, Info or VBRI header."""
-    start = _behind_tags(stream, 0)
+    start = _behind_tags(stream)
     stream.seek(start)
     first = stream.read(200)
     if found := XING.search(first):
@@ -226,20 +226,28 @@ def _refuse_more_mp3(stream: io.BufferedIOBase, end: int, name: str) -> None:
     """Refuse frames behind the last one that is heard; tags and padding may stand there, or between."""
     stream.seek(end)
     for found in MPEG_MAY_FOLLOW.finditer(stream.read(SEARCHED)):
-        if _count_mp3(stream, _behind_tags(stream, end + found.start()), most=3)[0] == 3:
+        if _count_mp3(stream, _behind_tag(stream, end + found.start()), most=3)[0] == 3:
             raise CorruptAudio(
                 f"{name}: is damaged, or several MP3 files, one after the other: only the first part would be heard; "
                 "split it, or convert it with `ffmpeg -i INPUT OUTPUT.wav`"
             )
 
 
-def _behind_tags(stream: io.BufferedIOBase, start: int) -> int:
-    """Where the frames begin: at byte ``start``, or behind the ID3v2 tags that stand there."""
+def _behind_tags(stream: io.BufferedIOBase) -> int:
+    """Where the sound begins: at the first byte, or behind the ID3v2 tags that stand there."""
+    start = 0
     for _ in range(MOST_CHUNKS):
-        stream.seek(start)
-        tag = stream.read(10)
-        if not tag.startswith(b"ID3") or len(tag) < 10:
+        if (end := _behind_tag(stream, start)) == start:
             break
+        start = end
+    return start
+
+
+def _behind_tag(stream: io.BufferedIOBase, start: int) -> int:
+    """Byte ``start``, or the end of the ID3v2 tag that stands there."""
+    stream.seek(start)
+    tag = stream.read(10)
+    if tag.startswith(b"ID3") and len(tag) == 10:
         start += 10 + sum(byte << shift for byte, shift in zip(tag[6:10], (21, 14, 7, 0), strict=True))
     return start
 

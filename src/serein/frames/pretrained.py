@@ -1,7 +1,6 @@
 """A pretrained checkpoint: found on disk or on the Hub, read without unpickling, checked weight by weight."""
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 from transformers.utils import logging
 
 from serein.errors import ModelError, UsageError
+from serein.files import parse_json
 from serein.frames.audio import SAMPLE_RATE
 
 FAMILIES = ("hubert", "wav2vec2", "wavlm", "data2vec-audio", "unispeech-sat", "whisper")
@@ -105,7 +105,7 @@ def find_checkpoint(
         commit = folder.name
     path = folder / "config.json"
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = parse_json(path.read_text(encoding="utf-8"))
         family = said.get("model_type")
         if family is None and {"architecture", "encoder"} <= said.keys():
             raise ModelError(

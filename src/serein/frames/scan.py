@@ -69,7 +69,8 @@ def scan_audio(corpus: Corpus, *, workers: int | None = None, report: Report = q
             report("scan", done, len(corpus), {"broken": len(broken)})
     if broken and not usable:
         first = broken[0]
-        raise CorpusError(f"corpus {corpus.name}: no recording can be used, as of {first.id}: {first.reason}")
+        said = f"none of the {len(broken)} recordings can be used; the first is {first.id}: {first.reason}"
+        raise CorpusError(f"corpus {corpus.name}: {said}")
     return Scan(replace(corpus, utterances=tuple(usable)), tuple(broken), warnings)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from serein.corpus.corpus import Corpus
 from serein.errors import StoreError
-from serein.files import remove_abandoned, write_atomically
+from serein.files import parse_json, remove_abandoned, write_atomically
 from serein.frames.batches import FrameArray
 
 FORMAT = 1
@@ -167,10 +167,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """
     path = folder / STORE_FILE
     try:
-        settings: Any = json.loads(path.read_text(encoding="utf-8"))
+        settings: Any = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise StoreError(f"{folder}: is not a frame store (no {STORE_FILE}); `serein extract` makes one") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot be read ({error})") from error
     found = settings.get("format") if isinstance(settings, dict) else None
     if found != FORMAT:
@@ -226,11 +226,15 @@ def read_header(shard: Path, settings: str = "") -> ShardHeader:
     """
     try:
         with safe_open(shard, framework="pt") as file:
-            said = json.loads((file.metadata() or {})["serein"])
-        header = ShardHeader(tuple(said["ids"]), tuple(said["lengths"]), said["failed"], said["checksum"])
+            said = parse_json((file.metadata() or {})["serein"])
+        header = ShardHeader(
+            tuple(said["ids"]), tuple(map(int, said["lengths"])), dict(said["failed"]), str(said["checksum"])
+        )
         made_with = said.get("settings", "")  # shards of before it was written have none
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
-        raise StoreError(f"{shard}: is damaged ({error!r}); delete it and extract again") from error
+    except (KeyError, TypeError) as error:
+        raise StoreError(f"{shard}: is damaged (no header of serein's); delete it and extract again") from error
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StoreError(f"{shard}: is damaged ({error}); delete it and extract again") from error
     if settings and made_with and made_with != settings:
         raise StoreError(
             f"{shard}: holds frames made with other settings than {STORE_FILE} says; delete it and extract again"

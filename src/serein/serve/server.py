@@ -110,7 +110,7 @@ def check_port(host: str, port: int) -> None:
             line.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the server does
             line.bind(address)
     except UnicodeError as error:  # such as of a name with an empty part
-        raise SereinError(f"{host!r} is no name of a host") from error
+        raise SereinError(f"cannot listen at {host!r}: it is no name of a host; give another with --host") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SereinError(f"port {port} is taken; give another with --port") from error

@@ -4,11 +4,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
-from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from serein.corpus.about import about
+from serein.corpus.about import is_known, known_of
 from serein.corpus.corpus import Corpus
 from serein.evaluate.calibration import BINS, Calibration
 from serein.evaluate.comparison import ends
@@ -111,7 +110,7 @@ def _encoder(encoder: EncoderDescription) -> str:
     layers = f"layers {', '.join(map(str, encoder.layers))}, {frames}"
     if encoder.revision:
         return f"frames of `{encoder.name}` at commit `{encoder.revision}` ({layers})"
-    name, weights = Path(encoder.name).name, encoder.fingerprint[:12]
+    name, weights = encoder.without_folder().name, encoder.fingerprint[:12]
     return f"frames of an encoder kept in a folder named `{name}` ({layers}; SHA-256 of its weights begins {weights})"
 
 
@@ -125,8 +124,10 @@ print(recognizer("recording.wav"))
 
 
 def _limits(corpus: Corpus, config: ModelConfig) -> list[str]:
-    known = about(corpus)
-    heard = f"{known.language}, {known.speech}" if known else f"the talkers and the speech of {corpus.name}"
+    heard = "; ".join(
+        [f"{known.language}, {known.speech}" for known in known_of(corpus)]
+        + ([] if is_known(corpus) else [f"the talkers and the speech of {corpus.name}"])
+    )
     points = [
         "Labels are emotions as listeners perceive them, not as talkers feel them.",
         "Not for decisions about people: not for hiring, schooling, policing, credit, insurance or health.",
@@ -138,10 +139,10 @@ def _limits(corpus: Corpus, config: ModelConfig) -> list[str]:
 
 
 def _about(corpus: Corpus) -> str:
-    known = about(corpus)
-    if known is None:
-        return f"Corpus {corpus.name}; its terms are not known to serein."
-    return f"{known.title} ({known.language}, {known.speech}). Terms: {known.terms}."
+    said = [f"{known.title} ({known.language}, {known.speech}). Terms: {known.terms}." for known in known_of(corpus)]
+    if not is_known(corpus):
+        said.append(f"{'The rest of corpus' if said else 'Corpus'} {corpus.name}; its terms are not known to serein.")
+    return " ".join(said)
 
 
 def _heard(corpus: Corpus) -> str:
@@ -209,7 +210,8 @@ def _shared(leaks: Sequence[str]) -> list[str]:
 
 
 def _results(run: Run, corpus: Corpus) -> list[EvalResult]:
-    pooled, known = summarise(run).pooled, about(corpus)
+    pooled = summarise(run).pooled
+    title = " and ".join(known.title for known in known_of(corpus)) if is_known(corpus) else run.corpus
     task = "; ".join(["speech emotion recognition, cross-validated with the same settings", *remarks(run)])
     metrics = [
         ("recall", "UA", pooled.ua, {"average": "macro"}),
@@ -221,7 +223,7 @@ def _results(run: Run, corpus: Corpus) -> list[EvalResult]:
             task_type="audio-classification",
             task_name=task,
             dataset_type=run.corpus,
-            dataset_name=f"{known.title if known else run.corpus}, protocol {run.protocol.name} ({run.protocol.hash})",
+            dataset_name=f"{title}, protocol {run.protocol.name} ({run.protocol.hash})",
             dataset_split="test",
             metric_type=kind,
             metric_name=name,
@@ -270,8 +272,9 @@ def _making(recipe: Recipe) -> list[str]:
     return ["## Recipe", f"```toml\n{recipe.to_toml().strip()}\n```"]
 
 
-def _code(corpus: Corpus) -> str | None:
-    return known.code if (known := about(corpus)) else None
+def _code(corpus: Corpus) -> str | list[str] | None:
+    codes = list(dict.fromkeys(known.code for known in known_of(corpus))) if is_known(corpus) else []
+    return codes[0] if len(codes) == 1 else codes or None
 
 
 def _percent(share: float) -> str:

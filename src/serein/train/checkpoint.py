@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from serein.errors import StoreError
-from serein.files import write_atomically
+from serein.files import parse_json, write_atomically
 from serein.frames.batches import BATCHING
 from serein.recipe import Recipe
 
@@ -75,13 +75,13 @@ class Checkpoint:
         weights: dict[str, Tensor] = {}
         try:
             with safe_open(self.path, framework="pt") as file:
-                said = json.loads(file.metadata()["serein"])
+                said = parse_json(file.metadata()["serein"])
                 if said["purpose"] != self.purpose:
                     raise StoreError(
                         f"{self.path}: was left by a training with other settings; delete it to start again, "
                         "or give another folder"
                     )
-                history = json.loads(file.get_tensor("history").numpy().tobytes())
+                history = parse_json(file.get_tensor("history").numpy().tobytes())
                 for key in file.keys():  # noqa: SIM118 (not a mapping)
                     kind, _, name = key.partition(".")
                     if kind == "module":

@@ -18,7 +18,7 @@ from serein.corpus.corpus import Corpus
 from serein.corpus.protocol import Fold, Protocol, check_folds, find_leaks
 from serein.errors import SereinError, StoreError, UsageError
 from serein.evaluate.predictions import Prediction, predictions_table
-from serein.files import write_atomically
+from serein.files import parse_json, write_atomically
 from serein.frames.batches import BATCHING, FrameArray
 from serein.frames.store import FrameStore
 from serein.model import EncoderDescription, ModelConfig
@@ -225,11 +225,11 @@ def _claim(folder: Path, facts: dict[str, Any], recipe: Recipe, protocol: Protoc
     if said.exists():
         try:
             present = {
-                **json.loads(said.read_text(encoding="utf-8")),
+                **parse_json(said.read_text(encoding="utf-8")),
                 "recipe": Recipe.read(folder / "recipe.toml").model_dump(exclude={"speed"}),
                 "protocol": Protocol.load(folder / "protocol.json").hash,
             }
-            before = json.loads((folder / "environment.json").read_text(encoding="utf-8")).get("torch")
+            before = parse_json((folder / "environment.json").read_text(encoding="utf-8")).get("torch")
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise StoreError(f"{folder}: the run there is damaged ({error}); give another folder with -o") from error
         if not {"frames", "talkers"} <= present.keys():

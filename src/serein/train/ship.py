@@ -191,10 +191,13 @@ def _check(
         )
     if system == "linear" and given is not None:
         raise UsageError(f"{given}: a linear probe has no adapter; leave it out")
-    trains_no_adapter = given is not None or recipe.adapt.data == "none"
-    foreign = "*" if system == "linear" else "adapt" if trains_no_adapter else ""
-    if foreign and any(folder.glob(f"{foreign}{CHECKPOINT_SUFFIX}")):
-        raise UsageError(f"{folder}: holds the beginning of another training; give another folder, or delete it")
+    left = {path.name for path in folder.glob(f"*{CHECKPOINT_SUFFIX}")}
+    if system == "adapter":  # its own would be continued, but for an adapter's where none is trained
+        left &= {f"adapt{CHECKPOINT_SUFFIX}"} if given is not None or recipe.adapt.data == "none" else set()
+    if left:  # and removed in the end
+        raise UsageError(
+            f"{folder}: holds the beginning of another training; give another folder, or delete {min(left)}"
+        )
     if len(corpus.talkers) < 3 or len(corpus.labels) < 2:
         raise CorpusError(f"corpus {corpus.name}: training needs three talkers and two emotions at least")
     if SILENCE in corpus.labels:
