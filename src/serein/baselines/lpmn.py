@@ -114,7 +114,7 @@ class LocalPrototypeMapping(nn.Module):
         """Logits and the quantisation loss of the frames that are no padding, for training."""
         projected, prototypes, similarities = self._compare(frames, frame_mask)
         valid = ~padding_mask
-        nearest = similarities.argmax(2)[valid]  # of vectors of length 1: also the nearest in Euclidean distance
+        nearest = similarities[valid].argmax(1)  # of vectors of length 1: also the nearest in Euclidean distance
         # indexing would sum its gradient in another order every time
         loss = quantization_loss(projected[valid], F.embedding(nearest, prototypes))
         return self.output(top_mean(similarities, padding_mask, self.top)), loss

@@ -88,15 +88,15 @@ def check_container(stream: io.BufferedIOBase, name: str) -> Container:
             return _check_ogg(stream, name)
         case ((b"fLaC" | b"caff"), _):
             return Container(stream)
-    if magic.startswith(b"ID3"):
-        stream.seek(start := _behind_tags(stream))
-        if stream.read(4) in NOT_BEHIND_TAGS:
-            raise UnsupportedAudio(
-                f"{name}: tags for MP3 stand in front of its header; cut off the first {start} bytes, "
-                "or export the file again"
-            )
-    if magic.startswith(b"ID3") or _is_mpeg(magic):
-        return _check_mp3(stream, name)
+    start = _behind_tags(stream)
+    stream.seek(start)
+    if start and stream.read(4) in NOT_BEHIND_TAGS:
+        raise UnsupportedAudio(
+            f"{name}: tags for MP3 stand in front of its header; cut off the first {start} bytes, "
+            "or export the file again"
+        )
+    if start or _is_mpeg(magic):
+        return _check_mp3(stream, start, name)
     if not magic:
         raise UnsupportedAudio(f"{name}: is empty")
     kind = "is MP4 or M4A" if magic[4:8] == b"ftyp" else "does not start like an audio file"
@@ -202,9 +202,8 @@ def _ogg_checksum(page: bytes) -> int:
     return int(f"{register:032b}"[::-1], 2)
 
 
-def _check_mp3(stream: io.BufferedIOBase, name: str) -> Container:
-    """MP3: a row of frames and no total length, unless the first frame is a Xing, Info or VBRI header."""
-    start = _behind_tags(stream)
+def _check_mp3(stream: io.BufferedIOBase, start: int, name: str) -> Container:
+    """MP3: a row of frames from byte ``start``, and no total length but in a Xing, Info or VBRI header, the first frame."""
     stream.seek(start)
     first = stream.read(200)
     if found := XING.search(first):
