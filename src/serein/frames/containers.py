@@ -203,7 +203,7 @@ def _ogg_checksum(page: bytes) -> int:
 
 
 def _check_mp3(stream: io.BufferedIOBase, start: int, name: str) -> Container:
-    """MP3: a row of frames from byte ``start``, and no total length but in a Xing, Info or VBRI header, the first frame."""
+    """MP3: frames from byte ``start`` on, with no total length unless the first is a Xing, Info or VBRI header."""
     stream.seek(start)
     first = stream.read(200)
     if found := XING.search(first):
